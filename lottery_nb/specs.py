@@ -1,0 +1,245 @@
+"""What is asked for: recipes, scales, and the lines of a figure. No torch here: planning costs nothing.
+
+A `Recipe` is one column of the paper's Figure 2 and everything the paper leaves open. A `Line` is one line of a figure
+("the random reinitialisations of the iterative tickets of this recipe"). A `Node` is one training of one network: a line
+at one trial and one round. A plan is a dict from a line's label to the line.
+
+    from lottery_nb import lenet
+    plan = {"winning ticket": lenet.iterative(), "random reinit": lenet.iterative().reinitialised(3)}
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+
+from .errors import LotteryError
+
+# Raised when the meaning of a result changes for the same recipe; every key then changes with it.
+RESULTS_VERSION = 1
+
+
+def _asks(default):
+    """A field that says how much to train, not what a training results in: it stays out of a node's key."""
+    return field(default=default, metadata={"asks": True})
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise LotteryError(message)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how one network is trained and pruned. Change a field with `recipe.but(field=value)`.
+
+    Fields the paper does not fix carry our choice; the reasons are on the book's method page.
+    """
+
+    network: str
+    data: str
+    iterations: int  # optimiser steps of one training
+    sizes: tuple[int, ...] = (300, 100)  # units of each hidden layer (Lenet)
+    scaling: str = "unit"  # pixel values: "unit" = 0 to 1
+    initialisation: str = "glorot"  # Gaussian Glorot truncated at two sigma (facts of the paper's Figure 15)
+    optimiser: str = "adam"  # "adam" | "sgd"
+    learning_rate: float = 1.2e-3
+    momentum: float = 0.0  # SGD only
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+    batch: int = 60  # images a step
+    evaluate_every: int = 100  # steps between two looks at the validation set
+    validation: int = 5000  # images held out of the training set
+    split_seed: int = 0  # which images those are; the same for all trials
+    prune_fc: float = 0.2  # of the survivors of a fully-connected layer, a round
+    prune_output: float = 0.1  # of the survivors of the output layer, a round
+    one_shot_step: float = 0.025  # one-shot densities are that far apart (output layer: half)
+    rounds: int = _asks(28)  # pruning rounds after the unpruned one
+    trials: int = _asks(5)
+    draws: int = _asks(3)  # at most so many reinitialisations of a ticket
+    one_shot_every: int = _asks(1)  # of the one-shot grid, every so manieth density
+
+    def __post_init__(self):
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        for name in ("iterations", "batch", "evaluate_every", "validation", "rounds", "trials", "draws", "one_shot_every"):
+            _require(_is_count(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a whole number of 1 or more is needed")
+        _require(
+            len(self.sizes) > 0 and all(_is_count(size) for size in self.sizes),
+            f"sizes is {self.sizes!r}: one positive whole number for each hidden layer is needed, such as (300, 100)",
+        )
+        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate!r}: it must be above 0")
+        _require(0 <= self.momentum < 1, f"momentum is {self.momentum!r}: it must be in [0, 1)")
+        _require(self.optimiser in ("adam", "sgd"), f"optimiser is {self.optimiser!r}: choose adam or sgd")
+        _require(self.optimiser == "sgd" or not self.momentum, "momentum belongs to sgd: adam has none")
+        for name in ("prune_fc", "prune_output"):
+            _require(0 < getattr(self, name) < 1, f"{name} is {getattr(self, name)!r}: a pruning rate lies between 0 and 1, both excluded")
+        _require(self.evaluate_every <= self.iterations, f"evaluate_every is {self.evaluate_every}: more than the {self.iterations} iterations of a training")
+
+    def but(self, **changes) -> "Recipe":
+        """This recipe with some fields changed."""
+        unknown = sorted(set(changes) - {f.name for f in fields(self)})
+        _require(not unknown, f"a recipe has no {', '.join(unknown)}: its fields are {', '.join(f.name for f in fields(self))}")
+        return replace(self, **changes)
+
+    def iterative(self) -> "Line":
+        """Winning tickets: train, prune, reset the survivors to their initial weights, repeat (paper, Section 2)."""
+        return Line(self)
+
+    def one_shot(self) -> "Line":
+        """Tickets of a single pruning: train, prune to the wanted density at once, reset (paper, Section 2)."""
+        return Line(self, strategy="one-shot")
+
+    def at(self, scale: str) -> "Recipe":
+        """This recipe shrunk to a scale; raises for an unknown one."""
+        shrink = shrinking(scale).get(self.network, {})
+        changes = {name: value for name, value in shrink.items() if name not in ("iterations", "rounds", "trials", "draws")}
+        for name in ("rounds", "trials", "draws"):
+            if name in shrink:
+                changes[name] = min(getattr(self, name), shrink[name])
+        if "iterations" in shrink:
+            changes["iterations"] = max(1, round(self.iterations * shrink["iterations"]))
+        return replace(self, **changes)
+
+    def deciding(self) -> dict:
+        """The fields that decide a result and differ from their defaults: what a node's key is made of."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("asks")}
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: value for name, value in own.items() if value != defaults[name]}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One training. `recipe` is already at its scale. `round` counts prunings (one-shot: steps of the density grid)."""
+
+    recipe: Recipe
+    strategy: str  # "iterative" | "one-shot"
+    control: str  # "winning ticket" | "random reinit"
+    trial: int
+    round: int
+    draw: int = 0
+
+    @cached_property
+    def parent(self) -> "Node | None":
+        """The training whose final weights decide this node's mask: none for the unpruned network."""
+        if self.round == 0:
+            return None
+        before = self.round - 1 if self.strategy == "iterative" else 0
+        return Node(self.recipe, "iterative" if before == 0 else self.strategy, "winning ticket", self.trial, before)
+
+    @cached_property
+    def origin(self) -> "Node":
+        """The unpruned network of this trial: its initial weights are what a winning ticket is reset to."""
+        return Node(self.recipe, "iterative", "winning ticket", self.trial, 0)
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """Fraction of the survivors to prune from the parent's layers, by kind of layer."""
+        if self.strategy == "one-shot":
+            rate = self.recipe.one_shot_step * self.round
+            return {"fc": rate, "output": rate * self.recipe.prune_output / self.recipe.prune_fc}
+        return {"fc": self.recipe.prune_fc, "output": self.recipe.prune_output}
+
+    @cached_property
+    def key(self) -> str:
+        """A readable prefix and a hash of all that decides the result, and of nothing else."""
+        spec = {
+            "version": RESULTS_VERSION, "recipe": self.recipe.deciding(), "strategy": self.strategy,
+            "control": self.control, "trial": self.trial, "round": self.round, "draw": self.draw,
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+        draw = f"-d{self.draw}" if self.draw else ""
+        return f"{self.recipe.network}-{self.recipe.data}-{self.strategy}-{self.control.replace(' ', '-')}-t{self.trial}-r{self.round:02d}{draw}-{digest}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure: which tickets, which control on them, which rounds are drawn."""
+
+    recipe: Recipe
+    strategy: str = "iterative"
+    control: str = "winning ticket"
+    draws: int = 1  # controls with a random part: so many a ticket
+    rounds: tuple[int, ...] | None = None  # None: all of the recipe's
+    curves: bool = False  # keep test accuracy at every evaluation, not only at early stop and end
+
+    def reinitialised(self, draws: int = 1) -> "Line":
+        """The same masks with fresh initial weights, `draws` times a ticket (paper, Section 2)."""
+        _require(_is_count(draws), f"draws is {draws!r}: a whole number of 1 or more is needed")
+        return replace(self, control="random reinit", draws=draws)
+
+    def at_rounds(self, *rounds: int) -> "Line":
+        """Only these rounds are drawn (the rounds they stand on are trained all the same)."""
+        _require(bool(rounds) and all(isinstance(r, int) and r >= 0 for r in rounds), f"rounds are {rounds!r}: whole numbers of 0 or more are needed")
+        return replace(self, rounds=tuple(sorted(set(rounds))))
+
+    def with_curves(self) -> "Line":
+        """Keep test accuracy and validation loss as training proceeds, for figures whose x axis is the iteration."""
+        return replace(self, curves=True)
+
+    def nodes(self, scale: str, trials: int | None = None) -> list[Node]:
+        """The trainings this line shows at a scale, in order of rounds; `trials=None` takes the scale's own number."""
+        recipe = self.recipe.at(scale)
+        if trials is None:
+            trials = recipe.trials
+        _require(_is_count(trials), f"trials is {trials!r}: give a whole number of 1 or more, or None for the scale's own")
+        if self.strategy == "one-shot":
+            steps = math.ceil(1 / recipe.one_shot_step) - 1  # 2.5 % to 97.5 %
+            grid = range(0, steps + 1, recipe.one_shot_every)
+        else:
+            grid = range(recipe.rounds + 1)
+        wanted = [r for r in grid if self.rounds is None or r in self.rounds]
+        if self.control == "winning ticket":
+            return [self._node(recipe, trial, r, 0) for r in wanted for trial in range(trials)]
+        draws = min(self.draws, recipe.draws)  # a control of the unpruned network would be another unpruned network
+        return [self._node(recipe, trial, r, draw) for r in wanted if r for trial in range(trials) for draw in range(draws)]
+
+    def _node(self, recipe, trial, r, draw):
+        return Node(recipe, self.strategy if r else "iterative", self.control, trial, r, draw)
+
+
+# Scales: what each one shrinks, by network. `iterations` multiplies; rounds, trials and draws are upper limits.
+# `paper` shrinks nothing.
+SCALES = {
+    "smoke": {
+        "lenet": {
+            "data": "mnist5k", "iterations": 0.004, "evaluate_every": 10, "validation": 500,
+            "rounds": 8, "trials": 2, "draws": 1, "one_shot_every": 9,
+        },
+    },
+    "laptop": {
+        "lenet": {"iterations": 0.24, "rounds": 20, "trials": 3, "draws": 1, "one_shot_every": 3},
+    },
+    "paper": {},
+}  # fmt: skip
+
+
+def shrinking(scale: str) -> dict:
+    """What a scale shrinks, by network; raises for an unknown scale."""
+    _require(scale in SCALES, f"there is no scale {scale!r}: choose {', '.join(SCALES)}")
+    return SCALES[scale]
+
+
+def what_shrank(recipe: Recipe, scale: str, trials: int | None = None) -> list[str]:
+    """What a scale took from a recipe, in words: ["12,000 of 50,000 iterations", ...]; empty at paper scale."""
+    small = recipe.at(scale)
+    small = small.but(trials=trials) if trials else small
+    said = []
+    if small.data != recipe.data:
+        said.append(f"data {small.data} instead of {recipe.data}")
+    for name in ("iterations", "rounds", "trials"):
+        if getattr(small, name) != getattr(recipe, name):
+            said.append(f"{getattr(small, name):,} of {getattr(recipe, name):,} {name}")
+    if small.draws != recipe.draws:
+        said.append(f"{small.draws} of {recipe.draws} reinitialisations a ticket")
+    if small.one_shot_every != recipe.one_shot_every:
+        said.append(f"every {small.one_shot_every}th one-shot density")
+    return said
+
+
+# The paper's Figure 2.
+lenet = Recipe(network="lenet", data="mnist", iterations=50_000)

@@ -1,0 +1,181 @@
+"""The engine: trains several tickets of one recipe at once and returns what each left behind."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import models
+from .data import Data, Split
+from .errors import LotteryError
+from .masks import Mask
+from .specs import Recipe
+
+EVALUATION_CHUNK = 1000  # images looked at together; keeps a layer's outputs in the cache of a CPU
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A mask and the initial weights it is trained from (paper, Section 1), on the CPU.
+
+    mask: {layer weight: bool}; weights: {parameter: tensor}, biases included; order: names that seed the order of its batches.
+    """
+
+    mask: Mask
+    weights: dict[str, Tensor]
+    order: tuple
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one training left behind. Accuracies are fractions, losses mean cross-entropies in nats.
+
+    iterations, val_loss, val_accuracy: (evaluations,), one every `evaluate_every` steps; test_accuracy the same, or None
+    where no figure asked for it. early_stop: iteration of the smallest validation loss, found afterwards (paper, Section 2).
+    measures: {name: value} at early stop and at the end. weights: {parameter: final value}.
+    """
+
+    iterations: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    test_accuracy: np.ndarray | None
+    early_stop: int
+    measures: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+def generator(*names) -> torch.Generator:
+    """A generator on the CPU seeded by names, so that a training draws the same numbers wherever and beside whom it runs."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """"auto" takes a CUDA device where there is one; anything else is torch's own name."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise LotteryError(f"device {device!r} cannot be used here: choose auto, cpu or cuda") from error
+
+
+@torch.no_grad()
+def train(
+    tickets: list[Ticket],
+    data: Data,
+    recipe: Recipe,
+    device: torch.device | str = "cpu",
+    curves: bool = False,
+    progress: Callable[[int], None] = lambda iterations: None,
+) -> list[Record]:
+    """Train every ticket by the recipe, all in one batch; one record each.
+
+    curves: also keep test accuracy at every evaluation. progress: called with the iterations done since the last call.
+    Pruned weights are exactly zero throughout: their gradients are, so no optimiser moves them.
+    """
+    network = models.build(recipe)
+    splits = {name: _on(device, network, getattr(data, name)) for name in ("train", "validation", "test")}
+    images, labels = splits["train"]
+
+    values = _Stack([ticket.weights for ticket in tickets], device)
+    gradients = _Stack([ticket.weights for ticket in tickets], device)
+    alive = _Stack([_alive(ticket) for ticket in tickets], device)
+    values.flat.mul_(alive.flat)
+    optimiser = _optimiser(recipe, values.flat)
+    values.flat.grad = gradients.flat
+    best = {name: stacked.clone() for name, stacked in values.views.items()}
+    best_loss = torch.full((len(tickets),), torch.inf, device=device)
+    orders = [_batches(len(labels), recipe.batch, ticket.order) for ticket in tickets]
+
+    looks = []  # a row an evaluation: iteration, then (loss, accuracy[, test accuracy]) of each ticket
+    for start in range(0, recipe.iterations, recipe.evaluate_every):
+        steps = min(recipe.evaluate_every, recipe.iterations - start)
+        chosen = torch.stack([torch.stack([next(order) for _ in range(steps)]) for order in orders], 1).to(device)  # (steps, trials, batch)
+        for batch in chosen:
+            network.gradients(values.views, images[batch], labels[batch], into=gradients.views)
+            gradients.flat.mul_(alive.flat)
+            optimiser.step()
+        loss, accuracy = evaluate(network, values.views, *splits["validation"])
+        better = loss < best_loss
+        best_loss = torch.where(better, loss, best_loss)
+        for name, stacked in values.views.items():
+            best[name][better] = stacked[better]
+        seen = [loss, accuracy, evaluate(network, values.views, *splits["test"])[1]] if curves else [loss, accuracy]
+        looks.append((start + steps, torch.stack(seen).cpu().numpy()))
+        progress(steps)
+
+    at = {"early_stop": best, "end": values.views}
+    measured = {
+        f"{split}_{what}_at_{moment}": value.cpu().numpy()
+        for moment, parameters in at.items()
+        for split in ("test", "train")
+        for what, value in zip(("loss", "accuracy"), evaluate(network, parameters, *splits[split]))
+    }
+    iterations = np.array([iteration for iteration, _ in looks])
+    seen = np.stack([row for _, row in looks])  # (evaluations, 2 or 3, trials)
+    return [_record(i, iterations, seen[..., i], measured, values, recipe) for i in range(len(tickets))]
+
+
+def _record(i: int, iterations: np.ndarray, seen: np.ndarray, measured: dict, values: "_Stack", recipe: Recipe) -> Record:
+    val_loss, val_accuracy = seen[:, 0], seen[:, 1]
+    stop = int(np.argmin(np.where(np.isnan(val_loss), np.inf, val_loss)))
+    measures = {name: float(value[i]) for name, value in measured.items()}
+    for moment, at in (("early_stop", stop), ("end", -1)):
+        measures[f"val_loss_at_{moment}"] = float(val_loss[at])
+        measures[f"val_accuracy_at_{moment}"] = float(val_accuracy[at])
+    weights = {name: stacked[i].cpu().clone() for name, stacked in values.views.items()}
+    return Record(iterations, val_loss, val_accuracy, seen[:, 2] if seen.shape[1] == 3 else None, int(iterations[stop]), measures, weights)
+
+
+def evaluate(network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,)."""
+    loss = correct = 0
+    for x, y in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK)):
+        logits = network.logits(parameters, x)
+        right = logits.gather(-1, y.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(-1)
+        loss += (logits.logsumexp(-1) - right).sum(-1, dtype=torch.float64)
+        correct += (logits.argmax(-1) == y).sum(-1)
+    return loss / len(labels), correct.double() / len(labels)
+
+
+def _on(device, network, split: Split) -> tuple[Tensor, Tensor]:
+    return network.prepare(split.images).to(device), split.labels.to(device)
+
+
+def _alive(ticket: Ticket) -> dict[str, Tensor]:
+    """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
+    return {name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value) for name, value in ticket.weights.items()}
+
+
+def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam([flat], lr=recipe.learning_rate, betas=recipe.adam_betas, eps=recipe.adam_eps, fused=True)
+    return torch.optim.SGD([flat], lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def _batches(examples: int, batch: int, order: tuple):
+    """Endless batches of indices (batch,): the training set in a new order each epoch, a batch running on into the next."""
+    rng = generator(*order)
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < batch:
+            left = torch.cat([left, torch.randperm(examples, generator=rng)])
+        yield left[:batch]
+        left = left[batch:]
+
+
+class _Stack:
+    """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
+
+    flat: (all values,); views: {name: (trials, *shape)} into it.
+    """
+
+    def __init__(self, trials: list[dict[str, Tensor]], device):
+        self.flat = torch.cat([torch.stack([trial[name] for trial in trials]).flatten() for name in trials[0]]).to(device)
+        shapes = [(len(trials), *value.shape) for value in trials[0].values()]
+        parts = self.flat.split([int(np.prod(shape)) for shape in shapes])
+        self.views = {name: part.view(shape) for name, part, shape in zip(trials[0], parts, shapes)}
