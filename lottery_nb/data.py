@@ -106,7 +106,9 @@ def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
         if array.shape != shape or array.dtype != np.uint8:
             raise LotteryError(f"{path}: {key} is {array.dtype} {array.shape}, {name} has uint8 {shape}; delete or replace the file")
     if max(arrays[1].max(), arrays[3].max()) >= CLASSES:
-        raise LotteryError(f"{path}: labels go up to {max(arrays[1].max(), arrays[3].max())}, {name} has classes 0 to {CLASSES - 1}; delete or replace the file")
+        raise LotteryError(
+            f"{path}: labels go up to {max(arrays[1].max(), arrays[3].max())}, {name} has classes 0 to {CLASSES - 1}; delete or replace the file"
+        )
     return arrays
 
 
@@ -116,7 +118,7 @@ def _write(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as handle:
             np.savez_compressed(handle, **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays)))
-        os.replace(handle.name, path)
+        Path(handle.name).replace(path)
     except OSError as error:
         raise LotteryError(f"cannot keep data in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder you can write to") from error
 

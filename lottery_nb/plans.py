@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
     recipe = batch[0].node.recipe
     loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed)
     made = [tickets.make(node, *(_trained(store, other) if node.round else None for other in (node.parent, node.origin))) for node, _ in batch]
-    started, clock = datetime.now(timezone.utc), time.monotonic()
+    started, clock = datetime.now(UTC), time.monotonic()
     records = training.train(made, loaded, recipe, device, batch[0].curves, lambda steps: bar.update(steps * len(batch) / recipe.iterations))
     seconds = (time.monotonic() - clock) / len(batch)
     for (node, curves), ticket, record in zip(batch, made, records):
@@ -264,7 +264,7 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     draft = path.with_suffix(".draft")
     folder.mkdir(parents=True, exist_ok=True)
     table.to_parquet(draft, index=False, compression="zstd")
-    os.replace(draft, path)
+    draft.replace(path)
     return path, len(wanted) - len(missing), len(wanted)
 
 

@@ -207,7 +207,7 @@ class Line:
 SCALES = {
     "smoke": {
         "lenet": {
-            "data": "mnist5k", "iterations": 0.004, "evaluate_every": 10, "validation": 500,
+            "data": "mnist5k", "iterations": 0.004, "evaluate_every": 20, "validation": 500,
             "rounds": 8, "trials": 2, "draws": 1, "one_shot_every": 9,
         },
     },

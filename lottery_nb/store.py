@@ -13,6 +13,7 @@ import shutil
 import sys
 import uuid
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,9 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return self.record(key) is not None
 
-    def keys(self) -> list[str]:
+    def __iter__(self) -> Iterator[str]:
         """Keys of all records, damaged ones included, sorted."""
-        return sorted(path.parent.name for path in self.folder.glob("*/record.json") if not path.parent.name.startswith("."))
+        return iter(sorted(path.parent.name for path in self.folder.glob("*/record.json") if not path.parent.name.startswith(".")))
 
     def record(self, key: str) -> dict | None:
         """The record of a training, or None where there is none; a damaged one is set aside and counts as none."""
@@ -84,8 +85,8 @@ class Store:
             _write_through(draft / "arrays.npz", packed.getvalue())
             _write_through(draft / "record.json", json.dumps(record, indent=1, sort_keys=True).encode())
             if (self.folder / key).exists():
-                os.rename(self.folder / key, self.folder / f".replaced-{uuid.uuid4().hex}")
-            os.rename(draft, self.folder / key)
+                (self.folder / key).rename(self.folder / f".replaced-{uuid.uuid4().hex}")
+            draft.rename(self.folder / key)
         except OSError as error:
             raise self._unusable(error) from error
         finally:
@@ -107,7 +108,7 @@ class Store:
         aside = self.folder / ".damaged" / f"{key}-{uuid.uuid4().hex[:6]}"
         try:
             aside.parent.mkdir(exist_ok=True)
-            os.rename(self.folder / key, aside)
+            (self.folder / key).rename(aside)
         except FileNotFoundError:
             return  # another process was first
         except OSError as error:
@@ -116,14 +117,14 @@ class Store:
 
     def verify(self) -> tuple[int, int]:
         """Check every training against its checksums and set aside what is damaged: (whole, damaged)."""
-        keys = self.keys()
+        keys = list(self)
         whole = sum(self.arrays(key) is not None for key in keys)
         return whole, len(keys) - whole
 
     def merge(self, other: "Store") -> tuple[int, list[str]]:
         """Copy in the other store's trainings that are not here: (how many, keys that both have with other results)."""
         copied, conflicts = 0, []
-        for key in other.keys():
+        for key in other:
             theirs, ours = other.record(key), self.record(key)
             if theirs is None:
                 continue

@@ -54,7 +54,7 @@ def generator(*names) -> torch.Generator:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """"auto" takes a CUDA device where there is one; anything else is torch's own name."""
+    """The device of a name: "auto" takes a CUDA device where there is one; anything else is torch's own."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

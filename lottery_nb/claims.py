@@ -1,0 +1,193 @@
+"""The paper's claims and what our runs say of them: `book/claims.yml` read, measured and judged.
+
+A measurement is made on each trial of our table (draws of a trial averaged) and, the same way, on the paper's own
+curve. Verdicts: "reproduced" where every trial keeps the rule, "not reproduced" where none does, "inconclusive" where
+the trials straddle it, "not tested at this scale" where the scale is too small or the table lacks what is compared.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+import yaml
+
+from . import paper
+from .errors import LotteryError
+from .specs import SCALES
+from .store import ROOT
+
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "≈", "not tested at this scale": "–"}
+HUNDREDTHS = ("pp", "%")
+DENSITY_TOLERANCE = 0.03  # relative; neighbouring rounds are a tenth apart at least
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of `book/claims.yml`; the keys are explained there."""
+
+    id: str
+    figure: int
+    says: str
+    of: dict
+    unit: str
+    rule: dict
+    text: float | None
+    plot: float | None
+    against: dict | None = None
+    as_: str = "value"
+    scale: str = "laptop"
+
+    def keeps(self, value: float) -> bool:
+        """Whether a measurement keeps the rule."""
+        ((kind, bound),) = self.rule.items()
+        if kind == "between":
+            return bound[0] <= value <= bound[1]
+        return value > bound if kind == "above" else value < bound
+
+    def measure(self, rows: pd.DataFrame) -> float | None:
+        """The measurement on rows of one trial (or of the paper); None where they lack it."""
+        value = _mean_at(rows, self.of)
+        if value is None:
+            return None
+        if self.as_ != "value":
+            base = _mean_at(rows, {**self.of, **self.against})
+            if base is None:
+                return None
+            value = {"difference": value - base, "relative": value / base - 1, "ratio": value / base}[self.as_]
+        return value * (100 if self.unit in HUNDREDTHS else 1)
+
+    def show(self, value: float | None) -> str:
+        """A number with its unit."""
+        if value is None:
+            return "–"
+        if self.unit == "weights":
+            return f"{value:,.0f}"
+        sign = "+" if self.as_ in ("difference", "relative") and value > 0 else ""
+        digits = 1 if self.unit == "%" else 2
+        return f"{sign}{value:.{digits}f}{'×' if self.unit == 'x' else ' ' + self.unit}".replace("-", "−")
+
+
+@cache
+def load() -> tuple[Claim, ...]:
+    """All claims, in the file's order; raises LotteryError naming the claim that is malformed."""
+    path = ROOT / "book" / "claims.yml"
+    try:
+        rows = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise LotteryError(f"{path} is not valid YAML: {error}") from error
+    claims = tuple(_parse(row, path) for row in rows)
+    ids = [claim.id for claim in claims]
+    twice = {i for i in ids if ids.count(i) > 1}
+    if twice:
+        raise LotteryError(f"{path}: {', '.join(sorted(twice))} stands there more than once")
+    return claims
+
+
+def _parse(row: dict, path) -> Claim:
+    name = row.get("id", row) if isinstance(row, dict) else row
+    try:
+        claim = Claim(**{"as_" if key == "as" else key: value for key, value in row.items()})
+    except TypeError as error:
+        raise LotteryError(f"{path}: claim {name} is malformed: {error}") from error
+    ((kind, bound),) = claim.rule.items() if isinstance(claim.rule, dict) and len(claim.rule) == 1 else (("", None),)
+    numbers = bound if kind == "between" and isinstance(bound, list) and len(bound) == 2 else [bound]
+    faults = {
+        "rule": kind not in ("above", "below", "between") or not all(isinstance(n, int | float) for n in numbers),
+        "as": claim.as_ not in ("value", "difference", "relative", "ratio") or (claim.as_ != "value") != (claim.against is not None),
+        "unit": claim.unit not in ("pp", "%", "x", "weights"),
+        "scale": claim.scale not in SCALES,
+        "of": not {"line", "metric"} <= set(claim.of) <= {"line", "metric", "density", "iteration"},
+    }
+    for key, wrong in faults.items():
+        if wrong:
+            raise LotteryError(f"{path}: claim {name} is malformed: its `{key}` is not one of those explained at the top of the file")
+    return claim
+
+
+def _mean_at(rows: pd.DataFrame, where: dict) -> float | None:
+    """Mean value of the rows at a place: line, metric and, where given, density (one or a window) and iteration."""
+    chosen = rows[(rows.line == where["line"]) & (rows.metric == where["metric"])]
+    if "iteration" in where:
+        chosen = chosen[chosen.iteration == where["iteration"]]
+    density = where.get("density")
+    if isinstance(density, list):
+        chosen = chosen[chosen.density.between(*density)]
+    elif density is not None and len(chosen):
+        off = (chosen.density - density).abs()
+        chosen = chosen[(off == off.min()) & (off <= DENSITY_TOLERANCE * density)]
+    return float(chosen.value.mean()) if len(chosen) else None
+
+
+def on_papers_plot(claim: Claim) -> float | None:
+    """The claim's measurement on the paper's own curve."""
+    try:
+        points = paper.curves(f"fig{claim.figure:02d}")
+    except LotteryError:
+        return None
+    same = points.assign(value=points["mean"], iteration=points.x).drop_duplicates(["line", "metric", "density", "iteration"])
+    return claim.measure(same)
+
+
+def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """One row a claim of the figure: id, claim, text, plot, ours (mean over trials), low, high, n, verdict.
+
+    figure: such as "fig04"; table: of `plans.run`, taken at `scale`.
+    """
+    rows = []
+    for claim in load():
+        if f"fig{claim.figure:02d}" != figure:
+            continue
+        trials = [claim.measure(trial) for _, trial in table.groupby("trial", dropna=False)] if len(table) else []
+        values = [value for value in trials if value is not None]
+        row = {"id": claim.id, "claim": claim, "n": len(values), "verdict": _verdict(claim, values, scale)}
+        ours = {"ours": sum(values) / len(values), "low": min(values), "high": max(values)} if values else dict.fromkeys(("ours", "low", "high"))
+        rows.append(row | ours)
+    return pd.DataFrame(rows, columns=["id", "claim", "ours", "low", "high", "n", "verdict"])
+
+
+def _verdict(claim: Claim, values: list[float], scale: str) -> str:
+    order = list(SCALES)
+    if not values or order.index(scale) < order.index(claim.scale):
+        return "not tested at this scale"
+    kept = sum(claim.keeps(value) for value in values)
+    return "reproduced" if kept == len(values) else "inconclusive" if kept else "not reproduced"
+
+
+def compare(figure: str, table: pd.DataFrame):
+    """The figure's claims beside the paper's text, its plot and our runs, as a table to look at.
+
+    Also leaves every number of ours in the notebook under its claim's id, for prose elsewhere in the book to quote.
+    """
+    judged = verdicts(figure, table, table.attrs["scale"])
+    for row in judged.itertuples():
+        _glue(row.id, row.claim.show(row.ours))
+    return as_table(judged).hide()
+
+
+def as_table(judged: pd.DataFrame):
+    """Verdicts as a styled frame in words."""
+    shown = pd.DataFrame(
+        {
+            "Claim": [claim.says for claim in judged.claim],
+            "Paper, text": [claim.show(claim.text) for claim in judged.claim],
+            "Paper, plot": [claim.show(claim.plot) for claim in judged.claim],
+            "Ours": [_with_spread(row) for row in judged.itertuples()],
+            "Verdict": [f"{VERDICTS[verdict]} {verdict}" for verdict in judged.verdict],
+        }
+    )
+    return shown.style.set_table_attributes('class="claims"')
+
+
+def _with_spread(row) -> str:
+    if row.n == 0:
+        return "–"
+    spread = f" [{row.claim.show(row.low)}, {row.claim.show(row.high)}] n={row.n}" if row.n > 1 else ""
+    return f"{row.claim.show(row.ours)}{spread}"
+
+
+def _glue(name: str, text: str) -> None:
+    """Leave a text in the executed notebook under a name, where the book's `glue` role finds it."""
+    from IPython.display import display
+
+    prefix = "application/papermill.record/"
+    display({f"{prefix}text/plain": text}, metadata={"scrapbook": {"name": name, "mime_prefix": prefix}}, raw=True)

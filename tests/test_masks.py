@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from lottery_nb import lenet, masks, models
+from lottery_nb.training import generator
+
+PRINTED = [100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57, 4.47, 3.58, 2.87, 2.31, 1.85,
+           1.49, 1.19, 0.96, 0.77, 0.62, 0.50, 0.40, 0.33, 0.26, 0.21]  # fmt: skip
+
+
+def test_prunes_exactly_the_rounded_count():
+    weights = {"a": torch.randn(1000, generator=generator("w"))}
+    pruned = masks.prune_layerwise(weights, masks.ones(weights), {"a": 0.2})
+    assert int((~pruned["a"]).sum()) == 200  # both public codebases of the paper's authors prune 201
+    assert weights["a"][~pruned["a"]].abs().max() <= weights["a"][pruned["a"]].abs().min()
+
+
+def test_ties_go_by_position():
+    weights = {"a": torch.tensor([1.0, -1.0, 1.0, 0.5, -1.0])}
+    assert masks.prune_layerwise(weights, masks.ones(weights), {"a": 0.4})["a"].tolist() == [False, True, True, False, True]
+
+
+def test_only_survivors_are_pruned_and_only_by_magnitude():
+    weights = {"a": torch.tensor([0.0, -5.0, 3.0, -2.0, 4.0])}
+    mask = {"a": torch.tensor([False, True, True, True, True])}
+    assert masks.prune_layerwise(weights, mask, {"a": 0.25})["a"].tolist() == [False, True, True, False, True]
+    assert mask["a"].tolist() == [False, True, True, True, True], "the given mask stays as it was"
+
+
+def test_ladder_of_lenet_is_the_papers_to_the_printed_digit():
+    network = models.build(lenet)
+    node = lenet.iterative().nodes("paper", trials=1)[1]
+    weights = models.initialise(network, "glorot", generator("ladder"))
+    mask = masks.ones({layer.weight: weights[layer.weight] for layer in network.layers})
+    rates = {layer.weight: node.rates[layer.kind] for layer in network.layers}
+    ladder = []
+    for _ in PRINTED:
+        ladder.append(100 * masks.density(mask))
+        mask = masks.prune_layerwise(weights, mask, rates)
+    assert [round(percent, 2) for percent in ladder] == pytest.approx(PRINTED, abs=0.0101)
+
+
+def test_one_shot_grid_is_the_papers():
+    rates = [node.rates for node in lenet.one_shot().nodes("paper", trials=1)]
+    percent = [100 * (265_200 * (1 - r["fc"]) + 1000 * (1 - r["output"])) / 266_200 if i else 100 for i, r in enumerate(rates)]
+    assert len(percent) == 40
+    assert [percent[i] for i in (1, 2, 3, 13, 33, 38, 39)] == pytest.approx([97.5, 95.01, 92.51, 67.56, 17.65, 5.18, 2.68], abs=0.0101)
+
+
+def test_random_mask_keeps_each_layers_count_and_moves_it():
+    mask = {"a": torch.arange(1000).view(10, 100) < 137, "b": torch.arange(50) < 7}
+    shuffled = masks.random_mask(mask, generator("shuffle"))
+    assert {name: int(layer.sum()) for name, layer in shuffled.items()} == {"a": 137, "b": 7}
+    assert not torch.equal(shuffled["a"], mask["a"])
+    assert shuffled["a"].shape == (10, 100)
