@@ -47,6 +47,7 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
         train_missing(missing, store)
         missing = {}
     table = _assemble(plan, scale, trials, store, frozen, skip=missing)
+    table.attrs["scale"] = scale
     print(_summary(plan, scale, trials, table, missing, figure))
     return table
 
