@@ -1,21 +1,22 @@
 """The Lottery Ticket Hypothesis (Frankle & Carbin, ICLR 2019), figure by figure.
 
-What a notebook needs, loaded when it is first used: reading committed results never imports torch.
+What a notebook needs, loaded when it is first used, so that reading committed results never imports torch.
 """
 
+import os
 from importlib import import_module
 
-_HOMES = {"lenet": "specs", "Recipe": "specs", "run": "plans", "LotteryError": "errors"}
-_MODULES = ("claims", "models", "paper", "plots")
+# A thread that waits spins a little, then sleeps. Beside another busy process the default makes training twenty times slower.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+_HOMES = {"lenet": "specs", "Recipe": "specs", "run": "plans", "architectures": "models", "LotteryError": "errors"}
 
 
 def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*_HOMES, *_MODULES])
+    return sorted(_HOMES)

@@ -5,7 +5,9 @@ its bias "<layer>.bias".
 """
 
 from dataclasses import dataclass
+from math import prod
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -109,3 +111,17 @@ def initialise(network, initialisation: str, generator: torch.Generator) -> Para
         parameters[layer.weight] = torch.nn.init.trunc_normal_(torch.empty(layer.shape), 0.0, sigma, -2 * sigma, 2 * sigma, generator=generator)
         parameters[layer.bias] = torch.zeros(layer.shape[0])
     return parameters
+
+
+def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
+    """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's weights and set-up."""
+    rows = []
+    for line, recipe in recipes.items():
+        layers = build(recipe).layers
+        measures = {"weights": sum(prod(layer.shape) for layer in layers)} | {f"weights, {layer.name}": prod(layer.shape) for layer in layers}
+        measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
+        measures |= {"pruned a round, fully-connected": recipe.prune_fc, "pruned a round, output": recipe.prune_output}
+        rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]
+    table = pd.DataFrame(rows)
+    table.attrs["scale"] = "paper"  # counting shrinks nothing
+    return table

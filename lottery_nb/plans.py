@@ -145,7 +145,9 @@ def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
     loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed)
     made = [tickets.make(node, *(_trained(store, other) if node.round else None for other in (node.parent, node.origin))) for node, _ in batch]
     started, clock = datetime.now(UTC), time.monotonic()
-    records = training.train(made, loaded, recipe, device, batch[0].curves, lambda steps: bar.update(steps * len(batch) / recipe.iterations))
+    records = training.train(
+        made, loaded, recipe, device, batch[0].curves, lambda steps: bar.update(min(steps * len(batch) / recipe.iterations, bar.total - bar.n))
+    )
     seconds = (time.monotonic() - clock) / len(batch)
     for (node, curves), ticket, record in zip(batch, made, records):
         provenance = _provenance(device, started.isoformat(timespec="seconds"), round(seconds, 2))
@@ -269,6 +271,17 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     return path, len(wanted) - len(missing), len(wanted)
 
 
+def progress(wanted: dict[str, Wanted], figure: str, scale: str, store: Store) -> tuple[int, float | None]:
+    """How many of the wanted trainings are done, in the committed table or the store, and the seconds one took (median)."""
+    frozen = frozen_table(figure, scale)
+    seconds = dict(zip(frozen.node, frozen.seconds))
+    done = {key: seconds[key] for key, wish in wanted.items() if _has_rows(frozen, key, wish.curves)}
+    for key, wish in wanted.items():
+        if key not in done and _stored(store, key, wish.curves):
+            done[key] = store.record(key)["seconds"]
+    return len(done), float(np.median(list(done.values()))) if done else None
+
+
 def _has_rows(frozen: pd.DataFrame, key: str, curves: bool) -> bool:
     return (key, curves) in _frozen_keys(frozen)
 
@@ -289,12 +302,18 @@ def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, mi
     if len(table):
         nodes = table.drop_duplicates("node")
         said.append(
-            f"{len(nodes)} trainings, {nodes.seconds.sum() / 3600:.2f} h of computing, started {nodes.started.min()[:16]} to {nodes.started.max()[:16]} UTC, "
+            f"{len(nodes)} trainings, {_duration(nodes.seconds.sum())} of computing, started {nodes.started.min()[:16]} to {nodes.started.max()[:16]} UTC, "
             f"on {', '.join(sorted(set(nodes.device)))}, {', '.join(sorted(set(nodes.versions)))}, commit {', '.join(sorted(set(nodes.commit)))}"
         )
+    if scale == "smoke":
+        said.append("the paper's curves are not drawn at this scale: its data are others")
     if missing:
         said.append(f"{len(missing)} trainings are missing and not drawn: python -m lottery_nb run {figure or 'FIG'} --scale {scale}")
     return "\n".join(said)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @cache
@@ -317,4 +336,5 @@ def _device_name(kind: str) -> str:
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"

@@ -1,0 +1,29 @@
+# make book   set up, then build the book        make test   set up, then run all tests
+# make lab    open the notebooks in JupyterLab   make clean  delete what was built (never the trainings in results/)
+.PHONY: book test lab clean
+.DEFAULT_GOAL := book
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+book: .venv/ready
+	$(BIN)/python -m lottery_nb book
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks
+
+.venv/ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "Python 3.11 or 3.12 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf _build book/figures

@@ -1,0 +1,149 @@
+"""python -m lottery_nb run | book | status | store"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from . import book, plans
+from .errors import LotteryError
+from .specs import SCALES, shrinking
+from .store import ROOT, Store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a training or a page failed, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.do(options) or 0
+    except LotteryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stdout = None
+        return 0
+    except KeyboardInterrupt:
+        print("\nstopped; finished trainings are stored, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lottery_nb", description="The Lottery Ticket Hypothesis, figure by figure.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train what figures need and execute their notebooks")
+    run.add_argument("figures", nargs="+", metavar="FIG", help="fig04, 4, or all")
+    run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
+    run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
+    run.set_defaults(do=_run)
+
+    build = commands.add_parser("book", help="build the book from the committed results")
+    build.set_defaults(do=_book)
+
+    status = commands.add_parser("status", help="what the book holds, a row a figure")
+    status.add_argument("--json", action="store_true", help="as a JSON list")
+    status.set_defaults(do=_status)
+
+    store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
+    listed = store.add_parser("list", help="name them")
+    listed.set_defaults(do=_list)
+    verify = store.add_parser("verify", help="check them against their checksums")
+    verify.set_defaults(do=_verify)
+    merge = store.add_parser("merge", help="copy in those of another store")
+    merge.add_argument("folder", metavar="DIR")
+    merge.set_defaults(do=_merge)
+    freeze = store.add_parser("freeze", help="write figures' tables into book/results, to commit")
+    freeze.add_argument("figures", nargs="+", metavar="FIG")
+    freeze.add_argument("--scale", default="laptop")
+    freeze.add_argument("--trials", default=None)
+    freeze.set_defaults(do=_freeze)
+    return parser
+
+
+def _trials(text: str | None) -> int | None:
+    if text is None or text == "None":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise LotteryError(f"trials is {text!r}: give a whole number of 1 or more")
+    return int(text)
+
+
+def _run(options) -> None:
+    """One bar for all figures: their plans are joined, what is missing is trained, then papermill draws each."""
+    shrinking(options.scale)
+    chosen = book.figures(options.figures)
+    parameters = {name: _literal(value) for name, value in options.parameter}
+    for name, option in (("scale", "--scale"), ("trials", "--trials")):
+        if name in parameters:
+            raise LotteryError(f"{name} is given with {option}, not with -p")
+    parameters |= {"scale": options.scale, "trials": _trials(options.trials)}
+    for figure in chosen:
+        book.check_parameters(figure, parameters)
+    store = Store()
+    plans.train_missing(plans.wanted_nodes([figure.plan for figure in chosen], options.scale, parameters["trials"]), store)
+    with book.environment(LOTTERY_RESULTS=""):
+        for figure in chosen:
+            page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"
+            book.execute(figure, parameters, page)
+            print(page)
+
+
+def _literal(text: str):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _book(options) -> None:
+    page = book.build()
+    print(f"\nThe book is at {page}\nOpen that file, or serve it: python -m http.server -d {page.parent} 8000, then http://localhost:8000")
+
+
+def _status(options) -> None:
+    rows = book.status()
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{'figure':>6}  {'scale':6}  {'done':>4} of {'wanted':>6}  {'hours left':>10}  verdicts")
+    for row in rows:
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items() if count)
+        left = "?" if row["hours_left"] is None else f"{row['hours_left']:.1f}"
+        print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {row['done']:>4} of {row['wanted']:>6}  {left:>10}  {verdicts}")
+
+
+def _list(options) -> None:
+    for key in (store := Store()):
+        record = store.record(key)
+        if record:
+            print(f"{key}  {record['started'][:16]}  {record['seconds']:.0f} s  {record['device']}  {record['commit']}")
+
+
+def _verify(options) -> int:
+    whole, damaged = Store().verify()
+    print(f"{whole} trainings are whole, {damaged} were damaged and set aside")
+    return 1 if damaged else 0
+
+
+def _merge(options) -> int:
+    if not Path(options.folder).is_dir():
+        raise LotteryError(f"there is no folder {options.folder}: name a store to merge")
+    copied, conflicts = Store().merge(Store(options.folder))
+    print(f"{copied} trainings copied in")
+    for key in conflicts:
+        print(f"conflict: {key} has other results there; ours is kept", file=sys.stderr)
+    return 1 if conflicts else 0
+
+
+def _freeze(options) -> None:
+    shrinking(options.scale)
+    for figure in book.figures(options.figures):
+        if not figure.plan:
+            continue
+        path, done, wanted = plans.freeze(figure.name, figure.plan, options.scale, _trials(options.trials))
+        print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {done} of {wanted} trainings")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""The notebooks: found by their names, asked for their plans, executed by papermill, compiled by Jupyter Book."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+import pandas as pd
+
+from . import claims, plans
+from .errors import LotteryError
+from .plans import Plan
+from .store import ROOT, Store
+
+PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper and the notebook that re-runs it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Such as "fig04"."""
+        return self.path.name[:5]
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name[3:5])
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode:
+        return nbformat.read(self.path, as_version=4)
+
+    def _cell(self, tag: str) -> str:
+        return "\n".join(cell.source for cell in self.notebook.cells if tag in cell.metadata.get("tags", ()))
+
+    @cached_property
+    def parameters(self) -> dict:
+        """Its papermill parameters and their defaults."""
+        values: dict = {}
+        exec(compile(self._cell("parameters"), str(self.path), "exec"), values)
+        return {name: value for name, value in values.items() if not name.startswith("__")}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan as its own cells write it, without a kernel; {} for a figure that trains nothing."""
+        values: dict = {}
+        exec(compile(self._cell("imports") + "\n" + self._cell("plan"), str(self.path), "exec"), values)
+        return values.get("plan", {})
+
+    @cached_property
+    def committed_scale(self) -> str | None:
+        """The best scale whose table is committed; a figure that trains nothing is as good as the paper's."""
+        return "paper" if not self.plan else (plans.frozen_scales(self.name) or [None])[-1]
+
+
+def figures(names: list[str] | None = None) -> list[Figure]:
+    """All figures that have a notebook, or those named ("fig04", "4", "all"); raises for a name without one."""
+    found = {path.name[:5]: Figure(path) for path in sorted((ROOT / "notebooks").glob("fig[0-9][0-9]_*.ipynb"))}
+    if names is None or "all" in names:
+        return list(found.values())
+    wanted = [f"fig{int(name):02d}" if name.isdigit() else name for name in names]
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise LotteryError(f"there is no notebook of {', '.join(unknown)}: choose {', '.join(found)} or all")
+    return [found[name] for name in dict.fromkeys(wanted)]
+
+
+def check_parameters(figure: Figure, parameters: dict) -> None:
+    """Papermill only warns of a parameter that a notebook does not have; we stop."""
+    unknown = sorted(set(parameters) - set(figure.parameters))
+    if unknown:
+        raise LotteryError(f"{figure.path.name} has no parameter {', '.join(unknown)}: its parameters are {', '.join(figure.parameters)}")
+
+
+def execute(figure: Figure, parameters: dict, to: Path) -> None:
+    """Run a figure's notebook; the result replaces `to` only if every cell ran."""
+    import papermill
+    from traitlets.config import Config
+
+    check_parameters(figure, parameters)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / to.name
+        try:
+            papermill.execute_notebook(
+                str(figure.path), str(draft), parameters, cwd=folder, progress_bar=False, stderr_file=sys.stderr,
+                config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # else every kernel warns of plain text on loopback
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            raise LotteryError(f"{figure.path.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}") from error
+        executed = nbformat.read(draft, as_version=4)
+    _tidy(executed)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_suffix(".draft")
+    nbformat.write(executed, draft)
+    draft.replace(to)
+
+
+def _tidy(notebook: nbformat.NotebookNode) -> None:
+    """Drop what differs from run to run, and what a page should not show."""
+    notebook.metadata.pop("papermill", None)
+    for number, cell in enumerate(notebook.cells):
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.metadata.tags.append("remove-cell")
+            cell.id = f"injected-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+
+
+@contextmanager
+def environment(**variables: str):
+    """Environment variables for the notebooks' kernels, put back afterwards."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def build() -> Path:
+    """Execute every notebook at its best committed scale (smoke where none is), and compile the book.
+
+    Nothing is trained but at smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
+    """
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for figure in figures():
+        scale = figure.committed_scale or "smoke"
+        page = PAGES / f"{figure.name}.ipynb"
+        print(f"{figure.name} at {scale} scale", flush=True)
+        with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
+            execute(figure, {"scale": scale}, page)
+        _save_picture(page)
+    _first_picture()
+    sheets = judged()
+    (PAGES / "totals.md").write_text(totals(sheets))
+    (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
+    done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
+    if done.returncode:
+        raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
+    return ROOT / "_build" / "html" / "index.html"
+
+
+def _save_picture(page: Path) -> None:
+    """The first picture of an executed notebook, beside it, for other pages to show."""
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            picture = output.get("data", {}).get("image/svg+xml")
+            if picture:
+                page.with_suffix(".svg").write_text(picture)
+                return
+
+
+def _first_picture() -> None:
+    """The intro's picture: Figure 4's iterative lines, two panels."""
+    from . import plots
+
+    [figure] = figures(["fig04"])
+    scale = figure.committed_scale or "smoke"
+    lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
+    with environment(LOTTERY_MISSING="skip"), redirect_stdout(None):
+        table = plans.run(lines, scale=scale, figure=figure.name)
+    picture, axes = plots.panels(1, 2)
+    plots.early_stop_vs_density(table, axes[0], paper=figure.name)
+    plots.accuracy_vs_density(table, axes[1], paper=figure.name)
+    plots.legend(picture, axes[0])
+    picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+
+
+def judged() -> dict[Figure, pd.DataFrame]:
+    """Every figure's claims, judged by its best committed table."""
+    all_judged = {}
+    for figure in figures():
+        scale = figure.committed_scale or "smoke"
+        table = plans.frozen_table(figure.name, scale)
+        if not figure.plan:
+            table = _computed(figure)
+        all_judged[figure] = claims.verdicts(figure.name, table, scale)
+    return all_judged
+
+
+def _computed(figure: Figure) -> pd.DataFrame:
+    """The table of a figure that trains nothing, as its cells compute it."""
+    values: dict = {}
+    source = "\n".join(figure._cell(tag) for tag in ("parameters", "imports", "plan", "run"))
+    exec(compile(source, str(figure.path), "exec"), values)
+    return values["table"]
+
+
+def totals(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """How many claims have which verdict, as a Markdown table."""
+    counts = pd.concat(sheets.values()).verdict.value_counts()
+    rows = [f"| {mark} {verdict} | {counts.get(verdict, 0)} |" for verdict, mark in claims.VERDICTS.items()]
+    return "\n".join(["| verdict | claims |", "| --- | ---: |", *rows, ""])
+
+
+def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """All claims and their verdicts, figure by figure, as Markdown."""
+    lines = [totals(sheets)]
+    for figure, sheet in sheets.items():
+        scale = figure.committed_scale
+        said = f"At {scale} scale." if scale else f"No results are committed yet: `python -m lottery_nb run {figure.name} --scale laptop` makes them."
+        lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
+        lines += ["```{raw} html", claims.as_table(sheet).hide().set_uuid(figure.name).to_html(), "```", ""]
+    return "\n".join(lines)
+
+
+def status() -> list[dict]:
+    """A row a figure: figure, notebook, scale (the best committed), done and wanted (trainings at that scale, or at
+    laptop scale where none is committed), hours_left (None where nothing tells how long one takes), verdicts."""
+    store, sheets = Store(), judged()
+    rows = []
+    for figure in figures():
+        scale = figure.committed_scale
+        wanted = plans.wanted_nodes([figure.plan], scale or "laptop")
+        done, seconds = plans.progress(wanted, figure.name, scale or "laptop", store)
+        left = len(wanted) - done
+        verdicts = sheets[figure].verdict.value_counts()
+        rows.append(
+            {
+                "figure": figure.number,
+                "notebook": str(figure.path.relative_to(ROOT)),
+                "scale": scale,
+                "done": done,
+                "wanted": len(wanted),
+                "hours_left": 0.0 if not left else None if seconds is None else round(left * seconds / 3600, 2),
+                "verdicts": {verdict: int(verdicts.get(verdict, 0)) for verdict in claims.VERDICTS},
+            }
+        )
+    return rows
