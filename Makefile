@@ -13,6 +13,8 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+	rm -rf _build/nbval
+	LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -57,14 +57,18 @@ class Claim:
         return value * (100 if self.unit in HUNDREDTHS else 1)
 
     def show(self, value: float | None) -> str:
-        """A number with its unit."""
-        if value is None:
+        """A number with its unit; a dash for none."""
+        if value is None or pd.isna(value):
             return "–"
         if self.unit == "weights":
             return f"{value:,.0f}"
-        sign = "+" if self.as_ in ("difference", "relative") and value > 0 else ""
-        digits = 1 if self.unit == "%" else 2
-        return f"{sign}{value:.{digits}f}{'×' if self.unit == 'x' else ' ' + self.unit}".replace("-", "−")
+        return self.number(value) + ("×" if self.unit == "x" else f" {self.unit}")
+
+    def number(self, value: float) -> str:
+        """A number without its unit, signed where it is a change."""
+        sign = "+" if self.as_ in ("difference", "relative") else ""
+        text = f"{value:{sign}.{1 if self.unit == '%' else 2}f}"
+        return text.replace("-", "−") if float(text) else text.lstrip("+-")
 
 
 @cache
@@ -161,28 +165,26 @@ def compare(figure: str, table: pd.DataFrame):
     judged = verdicts(figure, table, table.attrs["scale"])
     for row in judged.itertuples():
         _glue(row.id, row.claim.show(row.ours))
-    return as_table(judged).hide()
+    return as_table(judged, figure)
 
 
-def as_table(judged: pd.DataFrame):
-    """Verdicts as a styled frame in words."""
+def as_table(judged: pd.DataFrame, name: str):
+    """Verdicts in words, as a styled frame whose name keeps its HTML the same from run to run."""
     shown = pd.DataFrame(
         {
             "Claim": [claim.says for claim in judged.claim],
-            "Paper, text": [claim.show(claim.text) for claim in judged.claim],
-            "Paper, plot": [claim.show(claim.plot) for claim in judged.claim],
-            "Ours": [_with_spread(row) for row in judged.itertuples()],
             "Verdict": [f"{VERDICTS[verdict]} {verdict}" for verdict in judged.verdict],
+            "Ours [low, high]": [_with_spread(row) for row in judged.itertuples()],
+            "Paper's text": [claim.show(claim.text) for claim in judged.claim],
+            "Paper's plot": [claim.show(claim.plot) for claim in judged.claim],
         }
     )
-    return shown.style.set_table_attributes('class="claims"')
+    return shown.style.set_table_attributes('class="claims"').set_uuid(name).hide()
 
 
 def _with_spread(row) -> str:
-    if row.n == 0:
-        return "–"
-    spread = f" [{row.claim.show(row.low)}, {row.claim.show(row.high)}] n={row.n}" if row.n > 1 else ""
-    return f"{row.claim.show(row.ours)}{spread}"
+    spread = f" [{row.claim.number(row.low)}, {row.claim.number(row.high)}]" if row.n > 1 else ""
+    return row.claim.show(row.ours) + spread
 
 
 def _glue(name: str, text: str) -> None:

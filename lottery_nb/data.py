@@ -96,7 +96,7 @@ def _arrays(name: str) -> tuple[np.ndarray, ...]:
 def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = tuple(stored[key] for key in keys)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise LotteryError(f"{path} cannot be read as {name} ({error}): it must hold {', '.join(keys)}; delete or replace it") from error

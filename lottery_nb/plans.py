@@ -261,8 +261,6 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     if len(missing) == len(wanted):
         raise LotteryError(f"{figure} has no trainings at {scale} scale in {store.folder}: python -m lottery_nb run {figure} --scale {scale}")
     table = _assemble(plan, scale, trials, store, pd.DataFrame(columns=COLUMNS), skip=missing)
-    for name in ("line", "strategy", "control", "metric", "node", "commit", "versions", "device", "started"):
-        table[name] = table[name].astype("category")
     path = folder / f"{figure}-{scale}.parquet"
     draft = path.with_suffix(".draft")
     folder.mkdir(parents=True, exist_ok=True)
@@ -296,19 +294,19 @@ def _frozen_keys(frozen: pd.DataFrame) -> set[tuple[str, bool]]:
 
 
 def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
-    """What was shrunk, and who computed it when: printed under every figure's `run`."""
-    shrank = {", ".join(what_shrank(line.recipe, scale, trials)) for line in plan.values()}
-    said = [f"{scale} scale: {'; '.join(sorted(shrank)) or 'as in the paper'}"]
+    """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
+    shrank = dict.fromkeys(fact for line in plan.values() for fact in what_shrank(line.recipe, scale, trials))
+    said = [f"scale     {scale}: {'shrunk to' if shrank else 'as in the paper'}", *(f"          {fact}" for fact in shrank)]
+    if scale == "smoke":
+        said.append("          the paper's curves are not drawn: its data are others")
     if len(table):
         nodes = table.drop_duplicates("node")
-        said.append(
-            f"{len(nodes)} trainings, {_duration(nodes.seconds.sum())} of computing, started {nodes.started.min()[:16]} to {nodes.started.max()[:16]} UTC, "
-            f"on {', '.join(sorted(set(nodes.device)))}, {', '.join(sorted(set(nodes.versions)))}, commit {', '.join(sorted(set(nodes.commit)))}"
-        )
-    if scale == "smoke":
-        said.append("the paper's curves are not drawn at this scale: its data are others")
+        said.append(f"trainings {len(nodes)}, {_duration(nodes.seconds.sum())} of computing")
+        said.append(f"started   {nodes.started.min()[:16].replace('T', ' ')} to {nodes.started.max()[:16].replace('T', ' ')} UTC")
+        for name in ("device", "versions", "commit"):
+            said.append(f"{name:10}{', '.join(sorted(set(nodes[name])))}")
     if missing:
-        said.append(f"{len(missing)} trainings are missing and not drawn: python -m lottery_nb run {figure or 'FIG'} --scale {scale}")
+        said += [f"missing   {len(missing)} trainings, not drawn; this makes them:", f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}"]
     return "\n".join(said)
 
 

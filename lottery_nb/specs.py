@@ -76,7 +76,7 @@ class Recipe:
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum!r}: it must be in [0, 1)")
         _require(self.optimiser in ("adam", "sgd"), f"optimiser is {self.optimiser!r}: choose adam or sgd")
         _require(self.optimiser == "sgd" or not self.momentum, "momentum belongs to sgd: adam has none")
-        for name in ("prune_fc", "prune_output"):
+        for name in ("prune_fc", "prune_output", "one_shot_step"):
             _require(0 < getattr(self, name) < 1, f"{name} is {getattr(self, name)!r}: a pruning rate lies between 0 and 1, both excluded")
         _require(self.evaluate_every <= self.iterations, f"evaluate_every is {self.evaluate_every}: more than the {self.iterations} iterations of a training")
 
@@ -93,6 +93,11 @@ class Recipe:
     def one_shot(self) -> "Line":
         """Tickets of a single pruning: train, prune to the wanted density at once, reset (paper, Section 2)."""
         return Line(self, strategy="one-shot")
+
+    @property
+    def one_shot_grid(self) -> range:
+        """Rounds of the one-shot lines: 0, then steps of `one_shot_step` short of pruning everything (2.5 % to 97.5 %)."""
+        return range(0, math.ceil(1 / self.one_shot_step), self.one_shot_every)
 
     def at(self, scale: str) -> "Recipe":
         """This recipe shrunk to a scale; raises for an unknown one."""
@@ -187,11 +192,7 @@ class Line:
         if trials is None:
             trials = recipe.trials
         _require(_is_count(trials), f"trials is {trials!r}: give a whole number of 1 or more, or None for the scale's own")
-        if self.strategy == "one-shot":
-            steps = math.ceil(1 / recipe.one_shot_step) - 1  # 2.5 % to 97.5 %
-            grid = range(0, steps + 1, recipe.one_shot_every)
-        else:
-            grid = range(recipe.rounds + 1)
+        grid = recipe.one_shot_grid if self.strategy == "one-shot" else range(recipe.rounds + 1)
         wanted = [r for r in grid if self.rounds is None or r in self.rounds]
         if self.control == "winning ticket":
             return [self._node(recipe, trial, r, 0) for r in wanted for trial in range(trials)]
@@ -230,14 +231,14 @@ def what_shrank(recipe: Recipe, scale: str, trials: int | None = None) -> list[s
     small = small.but(trials=trials) if trials else small
     said = []
     if small.data != recipe.data:
-        said.append(f"data {small.data} instead of {recipe.data}")
+        said.append(f"{small.data} instead of {recipe.data}")
     for name in ("iterations", "rounds", "trials"):
         if getattr(small, name) != getattr(recipe, name):
             said.append(f"{getattr(small, name):,} of {getattr(recipe, name):,} {name}")
     if small.draws != recipe.draws:
         said.append(f"{small.draws} of {recipe.draws} reinitialisations a ticket")
     if small.one_shot_every != recipe.one_shot_every:
-        said.append(f"every {small.one_shot_every}th one-shot density")
+        said.append(f"{len(small.one_shot_grid) - 1} of {len(recipe.one_shot_grid) - 1} one-shot densities")
     return said
 
 

@@ -1,0 +1,134 @@
+"""The command line and the book as a person meets them, in processes of their own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lottery_nb import LotteryError, book
+from lottery_nb.__main__ import main
+from lottery_nb.store import ROOT, Store
+
+
+def lines(capsys):
+    return capsys.readouterr().err.strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "fig03", "--scale", "desktop"], "no scale 'desktop': choose smoke, laptop, paper"),
+        (["run", "fig99"], "no notebook of fig99: choose fig02, fig03, fig04 or all"),
+        (["run", "fig03", "--trials", "0"], "trials is '0': give a whole number of 1 or more"),
+        (["run", "fig03", "--trials", "three"], "trials is 'three'"),
+        (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
+        (["run", "fig03", "-p", "scale", "smoke"], "given with --scale"),
+        (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
+        (["store", "merge", "nowhere"], "no folder nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_status(arguments, said, capsys):
+    assert main(arguments) == 2
+    [line] = lines(capsys)
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_missing_data_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path / "nowhere"))
+    assert main(["run", "fig03", "--scale", "laptop"]) == 2
+    assert "LOTTERY_DATA is" in lines(capsys)[-1]
+
+
+def test_run_trains_draws_and_says_where(capsys):
+    assert main(["run", "3", "--trials", "1"]) == 0
+    page = capsys.readouterr().out.strip()
+    assert page.endswith("fig03-smoke.ipynb")
+    assert "image/svg+xml" in page_text(page)
+    assert main(["store", "verify"]) == 0
+    assert "trainings are whole, 0 were damaged" in capsys.readouterr().out
+    assert main(["store", "list"]) == 0
+    assert "lenet-mnist5k-iterative-winning-ticket-t0-r00" in capsys.readouterr().out
+
+
+def page_text(page):
+    return "".join(str(cell.get("outputs", "")) for cell in nbformat.read(page, as_version=4).cells)
+
+
+def test_status(capsys):
+    assert main(["status", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["figure"] for row in rows] == [2, 3, 4]
+    for row in rows:
+        assert set(row) == {"figure", "notebook", "scale", "done", "wanted", "hours_left", "verdicts"}
+        assert (ROOT / row["notebook"]).exists()
+    assert rows[0]["verdicts"] == {"reproduced": 1, "not reproduced": 0, "inconclusive": 0, "not tested at this scale": 0}
+    assert (rows[2]["scale"], rows[2]["done"], rows[2]["wanted"]) == (None, 0, 201)
+    assert main(["status"]) == 0
+    assert "201" in capsys.readouterr().out
+
+
+def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
+    notebook = nbformat.read(book.figures(["fig02"])[0].path, as_version=4)
+    source, page = tmp_path / "fig02_broken.ipynb", tmp_path / "pages" / "fig02.ipynb"
+    nbformat.write(notebook, source)
+    book.execute(book.Figure(source), {"scale": "smoke"}, page)
+    good = page.read_bytes()
+    book.execute(book.Figure(source), {"scale": "smoke"}, page)
+    assert page.read_bytes() == good, "an executed page is the same each time"
+    notebook.cells[4].source = "table = 1 / 0"
+    nbformat.write(notebook, source)
+    with pytest.raises(LotteryError, match="ZeroDivisionError"):
+        book.execute(book.Figure(source), {"scale": "smoke"}, page)
+    assert page.read_bytes() == good
+    assert not list(page.parent.glob("*.draft"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The whole book, built in a copy of the project by the command that a person gives."""
+    copy = tmp_path_factory.mktemp("book") / "project"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_build", "results", "figures", "__pycache__", "*.egg-info"))
+    if (ROOT / "book" / "results").exists():
+        shutil.copytree(ROOT / "book" / "results", copy / "book" / "results")
+    environment = {**os.environ, "PYTHONPATH": str(copy), "LOTTERY_STORE": str(copy / "results")}
+    for name in ("LOTTERY_RESULTS", "LOTTERY_DATA", "LOTTERY_MISSING"):
+        environment.pop(name, None)
+    done = subprocess.run([sys.executable, "-m", "lottery_nb", "book"], cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert str(copy / "_build" / "html" / "index.html") in done.stdout
+    assert "http.server" in done.stdout
+    return copy / "_build" / "html"
+
+
+def test_every_page_is_there_and_asks_no_other_host(built):
+    pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
+    assert {
+        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "references", "figures/fig02", "figures/fig03", "figures/fig04")
+    } <= set(pages)
+    for name, text in pages.items():
+        assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text), name
+
+
+def test_pages_show_results_not_machinery(built):
+    page = (built / "book" / "figures" / "fig04.html").read_text()
+    assert "reinitialised" in page, "the plan is readable"
+    assert "<img" in page
+    assert "not tested at this scale" in page or "reproduced" in page
+    for hidden in ("# Parameters", "matplotlib.pyplot as plt", "Traceback", "trainings:"):
+        assert hidden not in page
+    intro = (built / "book" / "intro.html").read_text()
+    assert "nan" not in re.sub(r"<[^>]+>", " ", intro).split()
+    assert "{glue" not in intro
+    scoreboard = (built / "book" / "scoreboard.html").read_text()
+    assert scoreboard.count("<tr>") >= 25
+
+
+def test_building_trains_nothing_that_is_committed_at_a_real_scale(built):
+    trained = {key.split("-")[1] for key in Store(built.parents[1] / "results")}
+    assert trained <= {"mnist5k"}

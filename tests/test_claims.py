@@ -1,0 +1,133 @@
+import pandas as pd
+import pytest
+
+from lottery_nb import LotteryError, claims
+from lottery_nb.store import ROOT
+
+
+def claim(**changes):
+    row = {
+        "id": "test", "figure": 4, "says": "It is so.", "of": {"line": "a", "metric": "m", "density": 0.2}, "against": {"density": 1}, "as": "difference",
+        "unit": "pp", "text": None, "plot": None, "rule": {"above": 0},
+    }  # fmt: skip
+    return claims._parse({**row, **changes}, "claims.yml")
+
+
+def rows(*values, line="a", metric="m", densities=(1, 0.2), iteration=100):
+    """One trial a pair of values."""
+    return pd.DataFrame(
+        [
+            {"line": line, "metric": metric, "trial": trial, "density": density, "iteration": iteration, "value": value}
+            for trial, pair in enumerate(values)
+            for density, value in zip(densities, pair)
+        ]
+    )
+
+
+def judge(a_claim, table, scale="laptop", monkeypatch=None):
+    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    return claims.verdicts("fig04", table, scale).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([(0.90, 0.91), (0.90, 0.92)], "reproduced"),
+        ([(0.90, 0.91), (0.90, 0.89)], "inconclusive"),
+        ([(0.90, 0.89), (0.90, 0.90)], "not reproduced"),
+    ],
+)
+def test_verdicts(values, verdict, monkeypatch):
+    row = judge(claim(), rows(*values), monkeypatch=monkeypatch)
+    assert row.verdict == verdict
+    differences = [100 * (pruned - dense) for dense, pruned in values]
+    assert row.ours == pytest.approx(sum(differences) / 2)
+    assert (row.low, row.high) == pytest.approx((min(differences), max(differences)))
+
+
+def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
+    assert judge(claim(), rows((0.9, 0.91)), "smoke", monkeypatch).verdict == "not tested at this scale"
+    assert judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).verdict == "not tested at this scale"
+    assert judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).verdict == "not tested at this scale"
+    assert judge(claim(), pd.DataFrame(columns=["line", "metric", "trial"]), "laptop", monkeypatch).verdict == "not tested at this scale"
+
+
+def test_draws_of_a_trial_are_averaged(monkeypatch):
+    table = pd.concat([rows((0.90, 0.93)), rows((0.90, 0.91))])
+    row = judge(claim(), table, monkeypatch=monkeypatch)
+    assert (row.ours, row.n) == (pytest.approx(2.0), 1)
+
+
+@pytest.mark.parametrize(("how", "unit", "value"), [("value", "x", 30), ("difference", "x", -10), ("relative", "%", -25), ("ratio", "x", 0.75)])
+def test_measures(how, unit, value):
+    against = None if how == "value" else {"density": 1}
+    assert claim(**{"as": how}, unit=unit, against=against).measure(rows((40, 30))) == pytest.approx(value)
+
+
+def test_a_window_is_averaged_and_an_iteration_is_exact():
+    table = rows((1, 2, 4, 50), densities=(1, 0.5, 0.2, 0.01))
+    window = {"line": "a", "metric": "m", "density": [0.1, 0.6]}
+    assert claim(of=window, unit="x").measure(table) == 2
+    at = {"line": "a", "metric": "m", "density": 0.2, "iteration": 100}
+    assert claim(of=at, unit="x").measure(table) == 3
+    assert claim(of={**at, "iteration": 200}, unit="x").measure(table) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "kept"),
+    [
+        ({"above": 0.3}, 0.3, False),
+        ({"above": 0.3}, 0.31, True),
+        ({"below": 0}, -0.1, True),
+        ({"below": 0}, 0, False),
+        ({"between": [-1, 1]}, 1, True),
+        ({"between": [-1, 1]}, 1.01, False),
+        ({"above": 0}, float("nan"), False),
+        ({"below": 0}, float("nan"), False),
+    ],
+)
+def test_rules(rule, value, kept):
+    assert claim(rule=rule).keeps(value) is kept
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": {"over": 1}}, {"rule": {"between": [1]}}, {"rule": {"above": "much"}}, {"rule": None}, {"as": "quotient"}, {"unit": "miles"},
+        {"scale": "desktop"}, {"of": {"line": "a"}}, {"of": {"line": "a", "metric": "m", "colour": 1}}, {"against": None}, {"why": "extra"},
+    ],
+)  # fmt: skip
+def test_a_malformed_claim_is_named(changes):
+    with pytest.raises(LotteryError, match=r"claims.yml.*claim test is malformed"):
+        claim(**changes)
+
+
+def test_numbers_in_words():
+    assert claim().show(0.408) == "+0.41 pp"
+    assert claim().show(-0.004) == "0.00 pp"
+    assert claim(unit="%", **{"as": "relative"}).show(-19.54) == "−19.5 %"
+    assert claim(unit="x", **{"as": "ratio"}).show(2.156) == "2.16×"
+    assert claim().show(None) == claim().show(float("nan")) == "–"
+
+
+def test_the_files_plot_values_are_those_of_the_papers_curves():
+    compared = 0
+    for each in claims.load():
+        plot = claims.on_papers_plot(each)
+        if plot is None:
+            assert each.plot is None
+        else:
+            assert each.plot == pytest.approx(plot, abs=0.051 if each.unit == "%" else 0.0051), each.id
+            compared += 1
+    assert compared >= 24
+
+
+def test_text_values_obey_the_rules_that_were_made_for_them():
+    for each in claims.load():
+        if each.text is not None and "above" not in each.rule:
+            assert each.keeps(each.text), each.id
+
+
+def test_every_claim_has_a_figure():
+    notebooks = {path.name[:5] for path in (ROOT / "notebooks").glob("fig*.ipynb")}
+    assert {f"fig{each.figure:02d}" for each in claims.load()} <= notebooks

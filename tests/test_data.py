@@ -1,0 +1,159 @@
+import gc
+import gzip
+import hashlib
+import http.server
+import struct
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from lottery_nb import LotteryError, data
+
+# urllib leaves the connection of a refused download to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    data.load.cache_clear()
+    yield
+    data.load.cache_clear()
+
+
+def mnist_arrays():
+    rng = np.random.default_rng(0)
+    images = [np.broadcast_to(rng.integers(0, 256, (n, 1, 28), dtype=np.uint8), (n, 28, 28)) for n in (60_000, 10_000)]
+    labels = [rng.integers(0, 10, n).astype(np.uint8) for n in (60_000, 10_000)]
+    return {"x_train": images[0], "y_train": labels[0], "x_test": images[1], "y_test": labels[1]}
+
+
+def test_mnist5k_is_balanced_and_split():
+    digits = data.load("mnist5k", validation=500)
+    assert [len(split.labels) for split in (digits.train, digits.validation, digits.test)] == [4000, 500, 500]
+    for split, each in ((digits.train, 400), (digits.validation, 50), (digits.test, 50)):
+        assert torch.bincount(split.labels).tolist() == [each] * 10
+        assert split.images.shape[1:] == (28, 28)
+        assert (split.images.min(), split.images.max()) == (0, 1)
+    together = torch.cat([split.images for split in (digits.train, digits.validation, digits.test)]).flatten(1)
+    assert len(together.unique(dim=0)) == 5000, "no image is in two splits"
+
+
+def test_validation_is_drawn_from_a_seed():
+    first, again, other = (data.load("mnist5k", validation=500, split_seed=seed).validation.images for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_mnist_from_a_folder(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "mnist.npz", **mnist_arrays())
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    digits = data.load("mnist")
+    assert [len(split.labels) for split in (digits.train, digits.validation, digits.test)] == [55_000, 5_000, 10_000]
+    assert torch.equal(digits.test.labels, torch.from_numpy(mnist_arrays()["y_test"].astype(np.int64)))
+
+
+def spoil(path, how):
+    arrays = mnist_arrays()
+    if how == "truncated":
+        np.savez_compressed(path, **arrays)
+        path.write_bytes(path.read_bytes()[:20_000])
+    elif how == "missing array":
+        np.savez_compressed(path, **{key: value for key, value in arrays.items() if key != "y_test"})
+    elif how == "wrong shape":
+        np.savez_compressed(path, **{**arrays, "x_test": arrays["x_test"][:, :14]})
+    elif how == "wrong labels":
+        np.savez_compressed(path, **{**arrays, "y_test": arrays["y_test"] + 1})
+    elif how == "pickled":
+        np.savez_compressed(path, **{**arrays, "y_test": np.array([{}], dtype=object)})
+    elif how == "text":
+        path.write_text("not a zip file")
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing array", "wrong shape", "wrong labels", "pickled", "text", "absent"])
+def test_a_bad_folder_is_named(how, tmp_path, monkeypatch):
+    spoil(tmp_path / "mnist.npz", how)
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    with pytest.raises(LotteryError, match="mnist.npz") as caught:
+        data.load("mnist")
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names():
+    with pytest.raises(LotteryError, match="no data set 'cifar'"):
+        data.load("cifar")
+    with pytest.raises(LotteryError, match="no input scaling 'z'"):
+        data.load("mnist5k", scaling="z")
+
+
+def test_torchvision_imports_beside_any_torch():
+    """Also where a CUDA build of torchvision meets a CPU build of torch, which fails on a plain import."""
+    datasets = data._torchvision_datasets()
+    assert datasets.MNIST.resources
+    assert data._torchvision_datasets() is datasets
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A web server on this machine that offers small files in MNIST's own format, with their checksums."""
+    datasets = data._torchvision_datasets()
+    folder, resources, arrays = tmp_path / "mirror", [], mnist_arrays()
+    folder.mkdir()
+    for (name, _), key in zip(datasets.MNIST.resources, ("x_train", "y_train", "x_test", "y_test")):
+        array = arrays[key]
+        header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+        packed = gzip.compress(header + np.ascontiguousarray(array).tobytes(), compresslevel=1)
+        (folder / name).write_bytes(packed)
+        resources.append((name, hashlib.md5(packed).hexdigest()))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    yield folder
+    server.shutdown()
+    server.server_close()
+    gc.collect()
+
+
+def test_mnist_is_downloaded_once_and_checked(mirror, tmp_path):
+    digits = data.load("mnist")
+    assert len(digits.train.labels) == 55_000
+    for name in mirror.iterdir():
+        name.unlink()
+    data.load.cache_clear()
+    again = data.load("mnist")
+    assert torch.equal(again.train.images, digits.train.images)
+
+
+def test_an_altered_download_is_refused(mirror):
+    altered = next(mirror.glob("train-images*"))
+    altered.write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(LotteryError, match="could not be downloaded"):
+        data.load("mnist")
+
+
+def test_no_network_and_no_data_names_three_ways(mirror):
+    for name in mirror.iterdir():
+        name.unlink()
+    with pytest.raises(LotteryError, match="Three ways to get it") as caught:
+        data.load("mnist")
+    assert "LOTTERY_DATA" in str(caught.value)
+    assert "mnist.npz" in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(LotteryError, match="XDG_CACHE_HOME"):
+        data.load("mnist5k", validation=500)

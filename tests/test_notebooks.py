@@ -1,0 +1,72 @@
+"""The sources of the figures: their form, and papermill from another folder. nbval executes every cell (see Makefile)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from lottery_nb import book
+from lottery_nb.specs import SCALES
+from lottery_nb.store import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("fig*.ipynb"))
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:5])
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def test_there_are_three_so_far():
+    assert [path.name[:5] for path in NOTEBOOKS] == ["fig02", "fig03", "fig04"]
+
+
+@each
+def test_sources_carry_nothing_of_a_run(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@each
+def test_the_eight_cell_form(path):
+    cells = read(path).cells
+    tags = [next(iter(cell.metadata.get("tags", [""]))) for cell in cells]
+    assert [cell.cell_type for cell in cells] == ["markdown", *["code"] * 6, "markdown"]
+    assert tags[1:5] == ["parameters", "imports", "plan", "run"]
+    assert cells[0].source.startswith(f"({path.name[:5]})=\n# Figure {int(path.name[3:5])}: ")
+    assert cells[1].source.startswith('scale = "smoke"')
+    assert len(cells[5].source.splitlines()) <= 15
+    assert cells[6].source == f'claims.compare("{path.name[:5]}", table)'
+    assert not any(word in cell.source for cell in cells if cell.cell_type == "code" for word in ("../", "/home", "os.path"))
+
+
+@each
+def test_a_figure_stands_in_the_table_of_contents(path):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert f"book/figures/{path.name[:5]}" in chapters
+
+
+@pytest.mark.parametrize("figure", book.figures(), ids=lambda figure: figure.name)
+def test_plans_are_read_without_a_kernel(figure):
+    assert figure.parameters == {"scale": "smoke", "trials": None}
+    for scale in SCALES:
+        for line in figure.plan.values():
+            assert line.nodes(scale)
+
+
+def test_papermill_runs_one_from_another_folder(tmp_path):
+    [source] = (ROOT / "notebooks").glob("fig03_*.ipynb")
+    papermill = Path(sys.executable).with_name("papermill")
+    subprocess.run([papermill, source, "out.ipynb", "-p", "scale", "smoke", "-p", "trials", "1"], cwd=tmp_path, check=True, capture_output=True)
+    outputs = [output for cell in read(tmp_path / "out.ipynb").cells for output in cell.get("outputs", ())]
+    assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
+    assert any("not tested at this scale" in output.get("data", {}).get("text/html", "") for output in outputs)

@@ -1,0 +1,198 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_lottery import tiny
+
+from lottery_nb import LotteryError, lenet, plans, run, training
+from lottery_nb.store import Store
+
+TINY = "Recipe(network='lenet', data='mnist5k', sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)"
+PLAN = {"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2)}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Keys of what is trained, in order."""
+    keys, real = [], plans._train_batch
+
+    def spy(batch, *rest):
+        keys.extend(wish.node.key for wish in batch)
+        real(batch, *rest)
+
+    monkeypatch.setattr(plans, "_train_batch", spy)
+    return keys
+
+
+def test_a_table_is_tidy_and_says_where_it_came_from(capsys):
+    table = run(PLAN, scale="paper")
+    assert tuple(table.columns) == plans.COLUMNS
+    assert not table.isna().any().any()
+    assert not table.duplicated(["line", "node", "metric", "iteration"]).any()
+    assert table.groupby("line").node.nunique().to_dict() == {"ticket": 8, "reinit": 12}
+    stops = table[table.metric == "early_stop_iteration"]
+    assert stops.value.tolist() == stops.iteration.tolist()
+    assert set(table.iteration[table.metric == "test_accuracy_at_end"]) == {4}
+    said = capsys.readouterr().out
+    assert "trainings 20" in said
+    assert table.commit.iloc[0] in said
+
+
+def test_only_what_is_new_is_trained(trained):
+    run(PLAN, scale="paper", trials=1)
+    first = list(trained)
+    assert len(first) == len(set(first)) == 4 + 6
+    run(PLAN, scale="paper", trials=1)
+    assert trained == first
+    run({**PLAN, "longer": tiny.but(rounds=5).iterative()}, scale="paper", trials=1)
+    assert len(trained) == 12, "two more rounds of the same recipe"
+    run({"one-shot": tiny.one_shot().at_rounds(0, 4, 8)}, scale="paper", trials=1)
+    assert len(trained) == 14, "one-shot tickets share the unpruned network"
+
+
+def test_lines_of_two_plans_share_nodes():
+    wanted = plans.wanted_nodes([PLAN, {"same, other label": tiny.iterative().at_rounds(3).with_curves()}], "paper")
+    assert len(wanted) == 8 + 12
+    assert [wish.node.round for wish in wanted.values() if wish.curves] == [3, 3]
+
+
+def test_ancestors_of_a_drawn_round_are_trained_and_not_shown(trained):
+    table = run({"last": tiny.iterative().at_rounds(3)}, scale="paper", trials=1)
+    assert len(trained) == 4
+    assert set(table["round"]) == {3}
+
+
+def test_curves_only_where_asked(trained):
+    plain = run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
+    assert not plain.metric.isin(["test_accuracy", "val_loss"]).any()
+    curves = run({"ticket": tiny.iterative().at_rounds(0).with_curves()}, scale="paper", trials=1)
+    assert curves[curves.metric == "test_accuracy"].iteration.tolist() == [2, 4]
+    assert len(trained) == 2, "a record without its curves is trained again"
+    again = run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
+    assert len(trained) == 2, "a record with its curves serves both"
+    pd.testing.assert_frame_equal(plain.drop(columns=["started", "seconds"]), again.drop(columns=["started", "seconds"]))
+
+
+def test_a_damaged_training_is_trained_again(trained, capsys):
+    before = run(PLAN, scale="paper", trials=1)
+    victim = tiny.iterative().nodes("paper", 1)[2].key
+    path = Store().folder / victim / "record.json"
+    path.write_text(path.read_text().replace("early_stop", "early_stap", 1))
+    after = run(PLAN, scale="paper", trials=1)
+    assert trained[-1] == victim
+    assert victim in capsys.readouterr().err
+    assert (before.value - after.value).abs().max() < 1e-6
+
+
+def test_a_frozen_table_serves_without_a_store_and_without_torch(tmp_path, monkeypatch):
+    table = run(PLAN, scale="paper")
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    path, done, wanted = plans.freeze("fig99", PLAN, "paper")
+    assert (path.name, done, wanted) == ("fig99-paper.parquet", 20, 20)
+    first = path.read_bytes()
+    plans.freeze("fig99", PLAN, "paper")
+    assert path.read_bytes() == first, "freezing is repeatable byte for byte"
+    monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "empty"))
+    code = (
+        f"from lottery_nb import Recipe, run; tiny = {TINY}\n"
+        "table = run({'ticket': tiny.iterative(), 'reinit': tiny.iterative().reinitialised(2)}, scale='paper', figure='fig99')\n"
+        "import sys; assert 'torch' not in sys.modules; print(len(table), table.value.sum())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert int(out[0]) == len(table)
+    assert float(out[1]) == pytest.approx(table.value.sum())
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_part_can_be_frozen_and_what_is_missing_is_said(tmp_path, monkeypatch, capsys, trained):
+    run({"ticket": tiny.iterative()}, scale="paper", trials=1)
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    assert plans.freeze("fig99", PLAN, "paper")[1:] == (4, 20)
+    monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "empty"))
+    monkeypatch.setenv("LOTTERY_MISSING", "skip")
+    table = run(PLAN, scale="paper", figure="fig99")
+    assert table.node.nunique() == 4
+    assert "16 trainings, not drawn" in capsys.readouterr().out
+    assert len(trained) == 4
+
+
+def test_freezing_nothing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    with pytest.raises(LotteryError, match="no trainings at laptop scale"):
+        plans.freeze("fig04", {"ticket": lenet.iterative()}, "laptop")
+
+
+def test_bad_input_stops_before_anything_trains(trained):
+    for arguments in ({"scale": "desktop"}, {"scale": "smoke", "trials": 0}):
+        with pytest.raises(LotteryError):
+            run(PLAN, **arguments)
+    assert not trained
+
+
+def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
+    sizes, real = [], training.train
+
+    def spy(tickets, data, recipe, *rest):
+        sizes.append((len(tickets), recipe.learning_rate))
+        return real(tickets, data, recipe, *rest)
+
+    monkeypatch.setattr(training, "train", spy)
+    other = tiny.but(learning_rate=0.01)
+    run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=8)
+    assert max(size for size, _ in sizes) == plans.BATCH["cpu"]
+    assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 32
+
+
+def script(folder, iterations=4):
+    code = (
+        f"from lottery_nb import Recipe, run; tiny = {TINY}.but(iterations={iterations})\n"
+        "run({'ticket': tiny.iterative(), 'one-shot': tiny.one_shot()}, scale='paper')"
+    )
+    environment = {**os.environ, "LOTTERY_STORE": str(folder)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_two_runs_at_once_train_nothing_twice(tmp_path):
+    runs = [script(tmp_path / "shared") for _ in range(2)]
+    done = [process.communicate(timeout=120) for process in runs]
+    assert [process.returncode for process in runs] == [0, 0], done
+    store = Store(tmp_path / "shared")
+    assert store.verify() == (8 + 78, 0)
+    assert len(list(store.folder.glob(".damaged/*"))) == 0
+    alone = Store(tmp_path / "alone")
+    script(alone.folder).communicate(timeout=120)
+    for key in alone:
+        assert store.record(key)["measures"] == pytest.approx(alone.record(key)["measures"], abs=1e-4)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_where_it_was(sign, tmp_path):
+    store = Store(tmp_path / "interrupted")
+    process = script(store.folder, iterations=100)
+    while len(list(store)) < 10 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(sign)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    kept = {key: store.record(key)["started"] for key in store}
+    assert 10 <= len(kept) < 86
+    assert store.verify() == (len(kept), 0)
+    script(store.folder, iterations=100).communicate(timeout=120)
+    assert len(list(store)) == 86
+    assert {key: store.record(key)["started"] for key in kept} == kept, "nothing finished was trained again"
+
+
+def test_provenance_names_commit_device_and_versions():
+    run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
+    record = Store().record(tiny.iterative().nodes("paper", 1)[0].key)
+    assert set(plans.PROVENANCE) <= set(record)
+    assert "torch" in record["versions"]
+    assert "thread" in record["device"]
+    assert record["seconds"] >= 0
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    assert not head or record["commit"].startswith(head[:7])

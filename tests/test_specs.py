@@ -1,0 +1,104 @@
+from dataclasses import fields
+
+import pytest
+
+from lottery_nb import LotteryError, Recipe, lenet
+from lottery_nb.specs import SCALES, what_shrank
+
+
+def test_keys_stay_as_they_are():
+    """A changed key orphans every training made so far: change RESULTS_VERSION instead, and mean it."""
+    ticket = lenet.iterative().nodes("laptop")[3 * 7 + 1]
+    reinit = lenet.one_shot().reinitialised(3).nodes("paper")[-1]
+    assert ticket.key == "lenet-mnist-iterative-winning-ticket-t1-r07-b38184cb4084"
+    assert reinit.key == "lenet-mnist-one-shot-random-reinit-t4-r39-d2-08abc2f463ae"
+
+
+def test_defaults_stay_as_they_are():
+    """Keys leave defaults out, so a default may never change its value."""
+    assert {f.name: f.default for f in fields(Recipe) if f.name not in ("network", "data", "iterations")} == {
+        "sizes": (300, 100), "scaling": "unit", "initialisation": "glorot", "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
+        "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "batch": 60, "evaluate_every": 100, "validation": 5000, "split_seed": 0, "prune_fc": 0.2,
+        "prune_output": 0.1, "one_shot_step": 0.025, "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1,
+    }  # fmt: skip
+
+
+def test_a_key_says_what_decides_a_result_and_nothing_else():
+    def key(recipe):
+        return recipe.iterative().nodes("paper", 1)[1].key
+
+    assert key(lenet) == key(lenet.but(rounds=5, trials=9, draws=1))
+    changes = [{"learning_rate": 0.002}, {"sizes": (300, 99)}, {"batch": 61}, {"iterations": 49_999}, {}]
+    assert len({key(lenet.but(**change)) for change in changes}) == 5
+
+
+def test_lines_share_the_unpruned_network():
+    iterative, one_shot = (line.nodes("paper", 1)[0].key for line in (lenet.iterative(), lenet.one_shot()))
+    assert iterative == one_shot
+
+
+def test_parents():
+    ticket, shot = lenet.iterative().nodes("paper", 1)[5], lenet.one_shot().nodes("paper", 1)[5]
+    reinit = lenet.iterative().reinitialised().nodes("paper", 1)[4]
+    assert (ticket.parent.round, ticket.origin.round, shot.parent.round) == (4, 0, 0)
+    assert reinit.round == 5
+    assert reinit.parent == ticket.parent, "a reinit has its ticket's mask"
+    assert ticket.origin.parent is None
+
+
+def test_scales_shrink_what_they_say():
+    laptop = lenet.at("laptop")
+    assert (laptop.data, laptop.iterations, laptop.rounds, laptop.trials) == ("mnist", 12_000, 20, 3)
+    assert what_shrank(lenet, "laptop") == [
+        "12,000 of 50,000 iterations", "20 of 28 rounds", "3 of 5 trials", "1 of 3 reinitialisations a ticket", "13 of 39 one-shot densities",
+    ]  # fmt: skip
+    assert what_shrank(lenet, "paper") == []
+    assert lenet.at("paper") == lenet
+    assert lenet.but(trials=2).at("laptop").trials == 2, "a scale is an upper limit"
+    assert len(lenet.one_shot().nodes("laptop", 1)) == 14
+
+
+def test_rounds_beyond_a_scale_are_left_out():
+    assert [node.round for node in lenet.iterative().at_rounds(0, 7, 18).nodes("smoke", 1)] == [0, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 0}, "learning_rate is 0: it must be above 0"),
+        ({"learning_rate": float("nan")}, "above 0"),
+        ({"prune_fc": 1.0}, "between 0 and 1"),
+        ({"prune_output": 0}, "between 0 and 1"),
+        ({"sizes": (300, 0)}, "positive whole number"),
+        ({"sizes": ()}, "positive whole number"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"trials": True}, "trials is True"),
+        ({"batch": 2.5}, "batch is 2.5"),
+        ({"optimiser": "adamw"}, "choose adam or sgd"),
+        ({"momentum": 0.9}, "momentum belongs to sgd"),
+        ({"evaluate_every": 60_000}, "evaluate_every is 60000"),
+        ({"one_shot_step": 0}, "one_shot_step"),
+        ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
+    ],
+)
+def test_bad_recipes_stop_when_they_are_written(changes, said):
+    with pytest.raises(LotteryError, match=said):
+        lenet.but(**changes)
+
+
+@pytest.mark.parametrize("trials", [0, -1, "three", 2.0, True])
+def test_bad_trials(trials):
+    with pytest.raises(LotteryError, match="whole number of 1 or more"):
+        lenet.iterative().nodes("smoke", trials)
+
+
+def test_unknown_scale():
+    with pytest.raises(LotteryError, match="no scale 'desktop': choose smoke, laptop, paper"):
+        lenet.at("desktop")
+    assert list(SCALES) == ["smoke", "laptop", "paper"]
+
+
+@pytest.mark.parametrize("make", [lambda: lenet.iterative().reinitialised(0), lambda: lenet.iterative().at_rounds(), lambda: lenet.iterative().at_rounds(-1)])
+def test_bad_lines(make):
+    with pytest.raises(LotteryError):
+        make()
