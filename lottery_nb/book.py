@@ -212,7 +212,7 @@ def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
         scale = figure.committed_scale
         said = f"At {scale} scale." if scale else f"No results are committed yet: `python -m lottery_nb run {figure.name} --scale laptop` makes them."
         lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
-        lines += ["```{raw} html", claims.as_table(sheet, figure.name).to_html(), "```", ""]
+        lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
     return "\n".join(lines)
 
 

@@ -165,11 +165,13 @@ def compare(figure: str, table: pd.DataFrame):
     judged = verdicts(figure, table, table.attrs["scale"])
     for row in judged.itertuples():
         _glue(row.id, row.claim.show(row.ours))
-    return as_table(judged, figure)
+    from IPython.display import HTML
+
+    return HTML(as_html(judged, figure))
 
 
-def as_table(judged: pd.DataFrame, name: str):
-    """Verdicts in words, as a styled frame whose name keeps its HTML the same from run to run."""
+def as_html(judged: pd.DataFrame, name: str) -> str:
+    """Verdicts in words, as an HTML table whose name keeps it the same from run to run."""
     shown = pd.DataFrame(
         {
             "Claim": [claim.says for claim in judged.claim],
@@ -179,7 +181,7 @@ def as_table(judged: pd.DataFrame, name: str):
             "Paper's plot": [claim.show(claim.plot) for claim in judged.claim],
         }
     )
-    return shown.style.set_table_attributes('class="claims"').set_uuid(name).hide()
+    return shown.style.set_table_attributes('class="dataframe claims"').set_uuid(name).hide().to_html()
 
 
 def _with_spread(row) -> str:

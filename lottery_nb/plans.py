@@ -23,7 +23,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from .errors import LotteryError
-from .specs import RESULTS_VERSION, Line, Node, shrinking, what_shrank
+from .specs import RESULTS_VERSION, Line, Node, shrinking
 from .store import ROOT, Store
 
 Plan = dict[str, Line]
@@ -295,7 +295,7 @@ def _frozen_keys(frozen: pd.DataFrame) -> set[tuple[str, bool]]:
 
 def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
-    shrank = dict.fromkeys(fact for line in plan.values() for fact in what_shrank(line.recipe, scale, trials))
+    shrank = dict.fromkeys(fact for line in plan.values() for fact in line.what_shrank(scale, trials))
     said = [f"scale     {scale}: {'shrunk to' if shrank else 'as in the paper'}", *(f"          {fact}" for fact in shrank)]
     if scale == "smoke":
         said.append("          the paper's curves are not drawn: its data are others")

@@ -29,7 +29,7 @@ LABELS = {
 }
 BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
 STYLE = {
-    "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 10, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9, "axes.titlesize": 9, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
     "axes.axisbelow": True, "lines.linewidth": 1.6, "lines.markersize": 4, "legend.frameon": False, "svg.hashsalt": "lottery",
 }  # fmt: skip
@@ -42,7 +42,7 @@ def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 2.9 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
     return figure, list(axes.flat)
 
 
@@ -104,7 +104,7 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
         ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
         ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
         ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
-        bends.append(ours["mean"].iloc[len(ours) // 12])
+        bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends and not metric.endswith("loss"):
         ax.set_ylim(bottom=min(bends))
     ax.set_xlabel("Iteration (thousands)")

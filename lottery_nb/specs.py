@@ -199,6 +199,19 @@ class Line:
         draws = min(self.draws, recipe.draws)  # a control of the unpruned network would be another unpruned network
         return [self._node(recipe, trial, r, draw) for r in wanted if r for trial in range(trials) for draw in range(draws)]
 
+    def what_shrank(self, scale: str, trials: int | None = None) -> list[str]:
+        """What a scale takes from this line, in words: ["12,000 of 50,000 iterations", ...]; empty at paper scale."""
+        full, small = self.recipe, self.recipe.at(scale)
+        facts = [("iterations", small.iterations, full.iterations), ("trials", trials or small.trials, full.trials)]
+        if self.strategy == "one-shot":
+            facts.append(("one-shot densities", len(small.one_shot_grid) - 1, len(full.one_shot_grid) - 1))
+        else:
+            facts.append(("rounds", small.rounds, full.rounds))
+        if self.control != "winning ticket":
+            facts.append(("reinitialisations a ticket", min(self.draws, small.draws), self.draws))
+        said = [f"{small.data} instead of {full.data}"] if small.data != full.data else []
+        return said + [f"{ours:,} of {whole:,} {what}" for what, ours, whole in facts if ours != whole]
+
     def _node(self, recipe, trial, r, draw):
         return Node(recipe, self.strategy if r else "iterative", self.control, trial, r, draw)
 
@@ -223,23 +236,6 @@ def shrinking(scale: str) -> dict:
     """What a scale shrinks, by network; raises for an unknown scale."""
     _require(scale in SCALES, f"there is no scale {scale!r}: choose {', '.join(SCALES)}")
     return SCALES[scale]
-
-
-def what_shrank(recipe: Recipe, scale: str, trials: int | None = None) -> list[str]:
-    """What a scale took from a recipe, in words: ["12,000 of 50,000 iterations", ...]; empty at paper scale."""
-    small = recipe.at(scale)
-    small = small.but(trials=trials) if trials else small
-    said = []
-    if small.data != recipe.data:
-        said.append(f"{small.data} instead of {recipe.data}")
-    for name in ("iterations", "rounds", "trials"):
-        if getattr(small, name) != getattr(recipe, name):
-            said.append(f"{getattr(small, name):,} of {getattr(recipe, name):,} {name}")
-    if small.draws != recipe.draws:
-        said.append(f"{small.draws} of {recipe.draws} reinitialisations a ticket")
-    if small.one_shot_every != recipe.one_shot_every:
-        said.append(f"{len(small.one_shot_grid) - 1} of {len(recipe.one_shot_grid) - 1} one-shot densities")
-    return said
 
 
 # The paper's Figure 2.

@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from lottery_nb import LotteryError, Recipe, lenet
-from lottery_nb.specs import SCALES, what_shrank
+from lottery_nb.specs import SCALES
 
 
 def test_keys_stay_as_they_are():
@@ -49,10 +49,11 @@ def test_parents():
 def test_scales_shrink_what_they_say():
     laptop = lenet.at("laptop")
     assert (laptop.data, laptop.iterations, laptop.rounds, laptop.trials) == ("mnist", 12_000, 20, 3)
-    assert what_shrank(lenet, "laptop") == [
-        "12,000 of 50,000 iterations", "20 of 28 rounds", "3 of 5 trials", "1 of 3 reinitialisations a ticket", "13 of 39 one-shot densities",
+    assert lenet.iterative().what_shrank("laptop") == ["12,000 of 50,000 iterations", "3 of 5 trials", "20 of 28 rounds"]
+    assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=5) == [
+        "12,000 of 50,000 iterations", "13 of 39 one-shot densities", "1 of 3 reinitialisations a ticket",
     ]  # fmt: skip
-    assert what_shrank(lenet, "paper") == []
+    assert lenet.iterative().reinitialised(3).what_shrank("paper") == []
     assert lenet.at("paper") == lenet
     assert lenet.but(trials=2).at("laptop").trials == 2, "a scale is an upper limit"
     assert len(lenet.one_shot().nodes("laptop", 1)) == 14
