@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,11 +53,11 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
     return table
 
 
-class Wanted(tuple):
-    """A node and whether its curves are wanted."""
+class Wanted(NamedTuple):
+    """A training that is asked for, and whether its test accuracy is at every evaluation."""
 
-    node = property(lambda self: self[0])
-    curves = property(lambda self: self[1])
+    node: Node
+    curves: bool
 
 
 def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Wanted]:
@@ -67,7 +68,7 @@ def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -
         for line in plan.values():
             for node in line.nodes(scale, trials):
                 before = wanted.get(node.key)
-                wanted[node.key] = Wanted((node, line.curves or (before is not None and before.curves)))
+                wanted[node.key] = Wanted(node, line.curves or (before is not None and before.curves))
     return wanted
 
 
@@ -112,7 +113,7 @@ def _with_ancestors(wanted: dict[str, Wanted], store: Store) -> dict[str, Wanted
         if node.round:
             add(node.parent, wanted[node.parent.key].curves if node.parent.key in wanted else False)
             add(node.origin, wanted[node.origin.key].curves if node.origin.key in wanted else False)
-        pending[node.key] = Wanted((node, curves))
+        pending[node.key] = Wanted(node, curves)
 
     for wish in wanted.values():
         add(*wish)
@@ -142,7 +143,7 @@ def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
     from . import data, tickets, training
 
     recipe = batch[0].node.recipe
-    loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed)
+    loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device))
     made = [tickets.make(node, *(_trained(store, other) if node.round else None for other in (node.parent, node.origin))) for node, _ in batch]
     started, clock = datetime.now(UTC), time.monotonic()
     records = training.train(

@@ -25,7 +25,7 @@ def test_each_round_starts_from_the_first_rounds_weights_under_its_mask(store, m
     made = []
     monkeypatch.setattr(training, "train", lambda tickets, *_: made.extend(tickets) or [])
     nodes = tiny.iterative().nodes("paper")
-    plans._train_batch([plans.Wanted((node, False)) for node in nodes], store, torch.device("cpu"), None)
+    plans._train_batch([plans.Wanted(node, False) for node in nodes], store, torch.device("cpu"), None)
     first = {node.trial: ticket for node, ticket in zip(nodes, made) if node.round == 0}
     for node, ticket in zip(nodes, made):
         for name, value in ticket.weights.items():
