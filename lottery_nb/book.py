@@ -174,7 +174,7 @@ def _first_picture() -> None:
     picture, axes = plots.panels(1, 2)
     plots.early_stop_vs_density(table, axes[0], paper=figure.name)
     plots.accuracy_vs_density(table, axes[1], paper=figure.name)
-    plots.legend(picture, axes[0])
+    plots.legend(picture, axes)
     picture.savefig(PAGES / "first.svg", metadata={"Date": None})
 
 

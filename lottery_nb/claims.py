@@ -1,8 +1,9 @@
 """The paper's claims and what our runs say of them: `book/claims.yml` read, measured and judged.
 
 A measurement is made on each trial of our table (draws of a trial averaged) and, the same way, on the paper's own
-curve. Verdicts: "reproduced" where every trial keeps the rule, "not reproduced" where none does, "inconclusive" where
-the trials straddle it, "not tested at this scale" where the scale is too small or the table lacks what is compared.
+curve. Verdicts: "reproduced" where every trial keeps the rule, "not reproduced" where all break it on the same side,
+"inconclusive" where the trials straddle it, "not tested at this scale" where the scale is too small or the table lacks
+what is compared.
 """
 
 from dataclasses import dataclass
@@ -36,13 +37,18 @@ class Claim:
     against: dict | None = None
     as_: str = "value"
     scale: str = "laptop"
+    erratum: str = ""
 
-    def keeps(self, value: float) -> bool:
-        """Whether a measurement keeps the rule."""
+    def side(self, value: float) -> str:
+        """Where a measurement lies: it "keeps" the rule, or breaks it "below" or "above"; a training that failed is "nowhere"."""
         ((kind, bound),) = self.rule.items()
+        if pd.isna(value):
+            return "nowhere"
         if kind == "between":
-            return bound[0] <= value <= bound[1]
-        return value > bound if kind == "above" else value < bound
+            return "below" if value < bound[0] else "above" if value > bound[1] else "keeps"
+        if kind == "above":
+            return "keeps" if value > bound else "below"
+        return "keeps" if value < bound else "above"
 
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""
@@ -153,8 +159,8 @@ def _verdict(claim: Claim, values: list[float], scale: str) -> str:
     order = list(SCALES)
     if not values or order.index(scale) < order.index(claim.scale):
         return "not tested at this scale"
-    kept = sum(claim.keeps(value) for value in values)
-    return "reproduced" if kept == len(values) else "inconclusive" if kept else "not reproduced"
+    sides = {claim.side(value) for value in values}
+    return "inconclusive" if len(sides) > 1 else "reproduced" if sides == {"keeps"} else "not reproduced"
 
 
 def compare(figure: str, table: pd.DataFrame):
@@ -174,7 +180,7 @@ def as_html(judged: pd.DataFrame, name: str) -> str:
     """Verdicts in words, as an HTML table whose name keeps it the same from run to run."""
     shown = pd.DataFrame(
         {
-            "Claim": [claim.says for claim in judged.claim],
+            "Claim": [f"{claim.says} (Erratum: {claim.erratum})" if claim.erratum else claim.says for claim in judged.claim],
             "Verdict": [f"{VERDICTS[verdict]} {verdict}" for verdict in judged.verdict],
             "Ours [low, high]": [_with_spread(row) for row in judged.itertuples()],
             "Paper's text": [claim.show(claim.text) for claim in judged.claim],

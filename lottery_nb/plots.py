@@ -17,7 +17,7 @@ from . import paper as papers
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), "-", (0, (5, 1.5)), "-", "-", "-", "-")
-TICKS = (100, 51.3, 26.3, 13.5, 7.0, 3.6, 1.9, 1.0, 0.5, 0.3)  # percent, the paper's own
+TICKS = (100, 41, 17, 7, 2.9, 1.2, 0.5, 0.2)  # percent: every fourth round of Lenet
 LABELS = {
     "early_stop_iteration": "Early-stop iteration (thousands)",
     "test_accuracy_at_early_stop": "Test accuracy at early stop (%)",
@@ -29,8 +29,8 @@ LABELS = {
 }
 BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
 STYLE = {
-    "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9, "axes.titlesize": 9, "axes.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
+    "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9, "axes.titlesize": 9, 
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
     "axes.axisbelow": True, "lines.linewidth": 1.6, "lines.markersize": 4, "legend.frameon": False, "svg.hashsalt": "lottery",
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.7 * rows), squeeze=False, layout="constrained")
     return figure, list(axes.flat)
 
 
@@ -80,24 +80,23 @@ def metric_vs_density(table: pd.DataFrame, ax: Axes, metric: str, paper: str | N
     if metric == "early_stop_iteration":
         _mark_the_end(ax, table, factor)
         ax.set_ylim(bottom=0)
-    ax.set_ylabel(LABELS.get(metric, metric))
+    ax.set_title(LABELS.get(metric, metric))
 
 
 def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: str = "test_accuracy", paper: str | None = None) -> None:
     """Draw learning curves, one for each (line, round) in `shown`, as mean and band from minimum to maximum.
 
-    A curve keeps its colour in every panel of a figure: it goes by line and round in the whole table.
+    A round has one colour in all panels of a figure, solid for tickets and dashed for their reinitialisations.
     """
     factor = 1 if metric.endswith("loss") else 100
-    known = list(dict.fromkeys(zip(table.line, table["round"])))
+    rounds = list(dict.fromkeys(table["round"]))
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round", "x"])
     bends = []
     for line, r in shown:
-        if (line, r) not in known:
-            continue  # this scale has fewer rounds
-        i = known.index((line, r))
-        colour = COLOURS[i % len(COLOURS)]
         rows = table[(table.line == line) & (table["round"] == r) & (table.metric == metric)]
+        if rows.empty:
+            continue  # this scale has fewer rounds
+        colour = COLOURS[rounds.index(r) % len(COLOURS)]
         ours = _spread(rows, "iteration", factor)
         label = f"{100 * rows.density.iloc[0]:.1f} %" + (" reinit" if line == "random reinit" else "")
         their = theirs[(theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())].sort_values("x")
@@ -108,17 +107,19 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
     if bends and not metric.endswith("loss"):
         ax.set_ylim(bottom=min(bends))
     ax.set_xlabel("Iteration (thousands)")
-    ax.set_ylabel(LABELS.get(metric, metric))
-    ax.legend(loc="lower right", fontsize=8)
+    ax.set_title(LABELS.get(metric, metric))
 
 
-def legend(figure: Figure, ax: Axes) -> None:
-    """One legend below the figure: the lines of `ax`, and what is drawn behind them."""
-    handles, labels = ax.get_legend_handles_labels()
-    if any(line.get_linestyle() == BEHIND["linestyle"] for line in ax.lines):
-        handles.append(Line2D([], [], color="#777777", **BEHIND))
-        labels.append("the paper's curve (band: its minimum to maximum)")
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+def legend(figure: Figure, axes: list[Axes], at: Axes | None = None) -> None:
+    """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    if any(line.get_linestyle() == BEHIND["linestyle"] for ax in axes for line in ax.lines):
+        entries["the paper (shaded: its minimum to maximum)"] = Line2D([], [], color="#777777", **BEHIND)
+    if at is None:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2)
+    else:
+        at.set_axis_off()
+        at.legend(entries.values(), entries.keys(), loc="center left")
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:

@@ -74,20 +74,27 @@ def test_a_window_is_averaged_and_an_iteration_is_exact():
 
 
 @pytest.mark.parametrize(
-    ("rule", "value", "kept"),
+    ("rule", "value", "side"),
     [
-        ({"above": 0.3}, 0.3, False),
-        ({"above": 0.3}, 0.31, True),
-        ({"below": 0}, -0.1, True),
-        ({"below": 0}, 0, False),
-        ({"between": [-1, 1]}, 1, True),
-        ({"between": [-1, 1]}, 1.01, False),
-        ({"above": 0}, float("nan"), False),
-        ({"below": 0}, float("nan"), False),
+        ({"above": 0.3}, 0.3, "below"),
+        ({"above": 0.3}, 0.31, "keeps"),
+        ({"below": 0}, -0.1, "keeps"),
+        ({"below": 0}, 0, "above"),
+        ({"between": [-1, 1]}, 1, "keeps"),
+        ({"between": [-1, 1]}, 1.01, "above"),
+        ({"between": [-1, 1]}, -1.01, "below"),
+        ({"above": 0}, float("nan"), "nowhere"),
+        ({"below": 0}, float("nan"), "nowhere"),
     ],
 )
-def test_rules(rule, value, kept):
-    assert claim(rule=rule).keeps(value) is kept
+def test_rules(rule, value, side):
+    assert claim(rule=rule).side(value) == side
+
+
+def test_trials_on_both_sides_of_a_window_straddle_it(monkeypatch):
+    window = claim(rule={"between": [-1, 1]})
+    assert judge(window, rows((0.90, 0.88), (0.90, 0.93)), monkeypatch=monkeypatch).verdict == "inconclusive"
+    assert judge(window, rows((0.90, 0.92), (0.90, 0.93)), monkeypatch=monkeypatch).verdict == "not reproduced"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_the_files_plot_values_are_those_of_the_papers_curves():
 def test_text_values_obey_the_rules_that_were_made_for_them():
     for each in claims.load():
         if each.text is not None and "above" not in each.rule:
-            assert each.keeps(each.text), each.id
+            assert each.side(each.text) == "keeps", each.id
 
 
 def test_every_claim_has_a_figure():

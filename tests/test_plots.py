@@ -57,7 +57,7 @@ def test_no_paper_at_smoke_scale(table):
     table.attrs["scale"] = "smoke"
     figure, [ax] = plots.panels(1, 1)
     plots.early_stop_vs_density(table, ax, paper="fig04")
-    plots.legend(figure, ax)
+    plots.legend(figure, [ax])
     assert not [line for line in ax.lines if line.get_linestyle() == ":"]
     assert len(figure.legends[0].get_texts()) == 2
 
@@ -77,10 +77,12 @@ def test_colours_stay_with_their_lines(table):
 
 def test_curves():
     table = run({"winning ticket": tiny.iterative().at_rounds(0, 3).with_curves()}, scale="paper")
-    _, [ax] = plots.panels(1, 1)
+    figure, [ax, key] = plots.panels(1, 2)
     plots.curves(table, ax, [("winning ticket", 0), ("winning ticket", 3), ("winning ticket", 18)], paper="fig03")
     ours = [line for line in ax.lines if line.get_linestyle() == "-"]
     assert len(ours) == 2, "a round that the scale lacks is left out"
     rows = table[(table["round"] == 3) & (table.metric == "test_accuracy")]
     np.testing.assert_allclose(ours[1].get_ydata(), 100 * rows.groupby("iteration").value.mean())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["100.0 %", "51.3 %"]
+    assert ax.get_legend_handles_labels()[1] == ["100.0 %", "51.3 %"]
+    plots.legend(figure, [ax, ax], at=key)
+    assert [text.get_text() for text in key.get_legend().get_texts()] == ["100.0 %", "51.3 %", "the paper (shaded: its minimum to maximum)"]
