@@ -1,6 +1,7 @@
 # make book   set up, then build the book        make test   set up, then run all tests
-# make lab    open the notebooks in JupyterLab   make clean  delete what was built (never the trainings in results/)
-.PHONY: book test lab clean
+# make lab    open the notebooks in JupyterLab   make bench  measure how fast training is here
+# make clean  delete what was built (never the trainings in results/)
+.PHONY: book test lab bench clean
 .DEFAULT_GOAL := book
 
 PYTHON ?= python3
@@ -15,6 +16,9 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 	rm -rf _build/nbval
 	LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+
+bench: .venv/ready
+	$(BIN)/python -m lottery_nb bench
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -1,4 +1,4 @@
-"""python -m lottery_nb run | book | status | store"""
+"""python -m lottery_nb run | book | status | store | bench"""
 
 import argparse
 import json
@@ -44,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the book holds, a row a figure")
     status.add_argument("--json", action="store_true", help="as a JSON list")
     status.set_defaults(do=_status)
+
+    bench = commands.add_parser("bench", help="how fast training is here, against a plain PyTorch loop")
+    bench.add_argument("--json", action="store_true", help="end in one JSON object")
+    bench.set_defaults(do=_bench)
 
     store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
     listed = store.add_parser("list", help="name them")
@@ -111,6 +115,13 @@ def _status(options) -> None:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items() if count)
         left = "?" if row["hours_left"] is None else f"{row['hours_left']:.1f}"
         print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {row['done']:>4} of {row['wanted']:>6}  {left:>10}  {verdicts}")
+
+
+def _bench(options) -> None:
+    from . import bench  # torch, and torch's own data loaders
+
+    measured = bench.measure(lambda line: print(line, file=sys.stderr))
+    print(json.dumps(measured) if options.json else bench.report(measured))
 
 
 def _list(options) -> None:

@@ -226,7 +226,7 @@ SCALES = {
         },
     },
     "laptop": {
-        "lenet": {"iterations": 0.24, "rounds": 20, "trials": 3, "draws": 1, "one_shot_every": 3},
+        "lenet": {"iterations": 0.24, "rounds": 20, "draws": 1, "one_shot_every": 3},
     },
     "paper": {},
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The engine: trains several tickets of one recipe at once and returns what each left behind."""
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ from .errors import LotteryError
 from .masks import Mask
 from .specs import Recipe
 
+# Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal numbers, with which a CPU trains
+# at two thirds of its speed. Set on import, before torch starts the threads that inherit it; only rounding changes.
+torch.set_flush_denormal(True)
+
+PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix; measured on two cores
 EVALUATION_CHUNK = 1000  # images looked at together; keeps a layer's outputs in the cache of a CPU
 
 
@@ -81,34 +87,38 @@ def train(
     splits = {name: _on(device, network, getattr(data, name)) for name in ("train", "validation", "test")}
     images, labels = splits["train"]
 
-    values = _Stack([ticket.weights for ticket in tickets], device)
-    gradients = _Stack([ticket.weights for ticket in tickets], device)
-    alive = _Stack([_alive(ticket) for ticket in tickets], device)
-    values.flat.mul_(alive.flat)
+    survivors = _worth_packing(network, tickets, device)
+    values = _Stack([ticket.weights for ticket in tickets], device, survivors)
+    gradients = _Stack([ticket.weights for ticket in tickets], device, survivors)
+    alive = _Stack([_alive(ticket) for ticket in tickets], device, survivors).flat
+    pruned = not alive.all()
     optimiser = _optimiser(recipe, values.flat)
     values.flat.grad = gradients.flat
-    best = {name: stacked.clone() for name, stacked in values.views.items()}
+    best = {name: stacked.clone() for name, stacked in values.full().items()}
     best_loss = torch.full((len(tickets),), torch.inf, device=device)
-    orders = [_batches(len(labels), recipe.batch, ticket.order) for ticket in tickets]
+    orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
     looks = []  # a row an evaluation: iteration, then (loss, accuracy[, test accuracy]) of each ticket
     for start in range(0, recipe.iterations, recipe.evaluate_every):
         steps = min(recipe.evaluate_every, recipe.iterations - start)
-        chosen = torch.stack([torch.stack([next(order) for _ in range(steps)]) for order in orders], 1).to(device)  # (steps, trials, batch)
+        chosen = torch.stack([next(order) for order in orders], 2)[:steps].to(device)  # (steps, batch, trials)
         for batch in chosen:
-            network.gradients(values.views, images[batch], labels[batch], into=gradients.views)
-            gradients.flat.mul_(alive.flat)
+            x = images.index_select(0, batch.flatten()).view(*batch.shape, *images.shape[1:])  # half the time of images[batch]
+            network.gradients(values.views, x, labels[batch], into=gradients.views)
+            if pruned:
+                gradients.flat.mul_(alive)
             optimiser.step()
-        loss, accuracy = evaluate(network, values.views, *splits["validation"])
+        full = values.full()
+        loss, accuracy = evaluate(network, full, *splits["validation"])
         better = loss < best_loss
         best_loss = torch.where(better, loss, best_loss)
-        for name, stacked in values.views.items():
+        for name, stacked in full.items():
             best[name][better] = stacked[better]
-        seen = [loss, accuracy, evaluate(network, values.views, *splits["test"])[1]] if curves else [loss, accuracy]
+        seen = [loss, accuracy, evaluate(network, full, *splits["test"])[1]] if curves else [loss, accuracy]
         looks.append((start + steps, torch.stack(seen).cpu().numpy()))
         progress(steps)
 
-    at = {"early_stop": best, "end": values.views}
+    at = {"early_stop": best, "end": full}
     measured = {
         f"{split}_{what}_at_{moment}": value.cpu().numpy()
         for moment, parameters in at.items()
@@ -117,17 +127,17 @@ def train(
     }
     iterations = np.array([iteration for iteration, _ in looks])
     seen = np.stack([row for _, row in looks])  # (evaluations, 2 or 3, trials)
-    return [_record(i, iterations, seen[..., i], measured, values, recipe) for i in range(len(tickets))]
+    return [_record(i, iterations, seen[..., i], measured, full) for i in range(len(tickets))]
 
 
-def _record(i: int, iterations: np.ndarray, seen: np.ndarray, measured: dict, values: "_Stack", recipe: Recipe) -> Record:
+def _record(i: int, iterations: np.ndarray, seen: np.ndarray, measured: dict, final: dict[str, Tensor]) -> Record:
     val_loss, val_accuracy = seen[:, 0], seen[:, 1]
     stop = int(np.argmin(np.where(np.isnan(val_loss), np.inf, val_loss)))
     measures = {name: float(value[i]) for name, value in measured.items()}
     for moment, at in (("early_stop", stop), ("end", -1)):
         measures[f"val_loss_at_{moment}"] = float(val_loss[at])
         measures[f"val_accuracy_at_{moment}"] = float(val_accuracy[at])
-    weights = {name: stacked[i].cpu().clone() for name, stacked in values.views.items()}
+    weights = {name: stacked[i].cpu().clone() for name, stacked in final.items()}
     return Record(iterations, val_loss, val_accuracy, seen[:, 2] if seen.shape[1] == 3 else None, int(iterations[stop]), measures, weights)
 
 
@@ -136,9 +146,9 @@ def evaluate(network, parameters: dict[str, Tensor], images: Tensor, labels: Ten
     loss = correct = 0
     for x, y in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK)):
         logits = network.logits(parameters, x)
-        right = logits.gather(-1, y.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(-1)
-        loss += (logits.logsumexp(-1) - right).sum(-1, dtype=torch.float64)
-        correct += (logits.argmax(-1) == y).sum(-1)
+        right = logits.gather(1, y.expand(len(logits), 1, len(y))).squeeze(1)
+        loss += (logits.logsumexp(1) - right).sum(-1, dtype=torch.float64)
+        correct += (logits.argmax(1) == y).sum(-1)
     return loss / len(labels), correct.double() / len(labels)
 
 
@@ -157,25 +167,56 @@ def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:
     return torch.optim.SGD([flat], lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
 
 
-def _batches(examples: int, batch: int, order: tuple):
-    """Endless batches of indices (batch,): the training set in a new order each epoch, a batch running on into the next."""
+def _batches(examples: int, shape: tuple[int, int], order: tuple):
+    """Endless indices, (steps, batch) at a time: the training set in a new order each epoch, a batch running on into the next."""
     rng = generator(*order)
+    count = shape[0] * shape[1]
     left = torch.empty(0, dtype=torch.int64)
     while True:
-        while len(left) < batch:
+        while len(left) < count:
             left = torch.cat([left, torch.randperm(examples, generator=rng)])
-        yield left[:batch]
-        left = left[batch:]
+        yield left[:count].view(shape)
+        left = left[count:]
+
+
+def _worth_packing(network, tickets: list[Ticket], device) -> dict[str, Tensor]:
+    """The masks (trials, outputs, inputs) of layers so empty that products with their survivors alone are faster."""
+    if torch.device(device).type != "cpu":
+        return {}
+    masks = {layer.weight: torch.stack([ticket.mask[layer.weight] for ticket in tickets]) for layer in network.packable}
+    return {name: mask for name, mask in masks.items() if mask.float().mean() < PACK_BELOW}
 
 
 class _Stack:
     """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
 
-    flat: (all values,); views: {name: (trials, *shape)} into it.
+    flat: (all values,), of a packed layer the survivors only. views: {name: (trials, *shape)} into it; a packed layer's
+    view is one sparse matrix (trials * outputs, trials * inputs) with a block a trial on its diagonal.
     """
 
-    def __init__(self, trials: list[dict[str, Tensor]], device):
-        self.flat = torch.cat([torch.stack([trial[name] for trial in trials]).flatten() for name in trials[0]]).to(device)
-        shapes = [(len(trials), *value.shape) for value in trials[0].values()]
-        parts = self.flat.split([int(np.prod(shape)) for shape in shapes])
-        self.views = {name: part.view(shape) for name, part, shape in zip(trials[0], parts, shapes)}
+    def __init__(self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor]):
+        stacked = {name: torch.stack([trial[name] for trial in trials]).to(device) for name in trials[0]}
+        self.flat = torch.cat([(value[packed[name]] if name in packed else value).flatten() for name, value in stacked.items()])
+        parts = self.flat.split([int(packed[name].sum()) if name in packed else value.numel() for name, value in stacked.items()])
+        self.views = {
+            name: _block_diagonal(packed[name], part) if name in packed else part.view(value.shape)
+            for (name, value), part in zip(stacked.items(), parts)
+        }  # fmt: skip
+        self._packed = {name: (mask, torch.zeros(mask.shape)) for name, mask in packed.items()}
+
+    def full(self) -> dict[str, Tensor]:
+        """{name: (trials, *shape)}, pruned weights as zeros; of packed layers a copy, which the next call overwrites."""
+        for name, (mask, dense) in self._packed.items():
+            dense[mask] = self.views[name].values()
+        return {name: self._packed[name][1] if name in self._packed else view for name, view in self.views.items()}
+
+
+def _block_diagonal(mask: Tensor, values: Tensor) -> Tensor:
+    """A sparse CSR matrix that shares `values`: the survivors of (trials, outputs, inputs), row by row."""
+    trials, outputs, inputs = mask.shape
+    rows = mask.sum(-1).flatten().cumsum(0)
+    trial, _, column = mask.nonzero(as_tuple=True)
+    starts = torch.cat([rows.new_zeros(1), rows]).int()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, (trial * inputs + column).int(), values, (trials * outputs, trials * inputs), check_invariants=False)

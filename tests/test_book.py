@@ -68,9 +68,9 @@ def test_status(capsys):
         assert set(row) == {"figure", "notebook", "scale", "done", "wanted", "hours_left", "verdicts"}
         assert (ROOT / row["notebook"]).exists()
     assert rows[0]["verdicts"] == {"reproduced": 1, "not reproduced": 0, "inconclusive": 0, "not tested at this scale": 0}
-    assert (rows[2]["scale"], rows[2]["done"], rows[2]["wanted"]) == (None, 0, 201)
+    assert (rows[2]["scale"], rows[2]["done"], rows[2]["wanted"]) == (None, 0, 335)
     assert main(["status"]) == 0
-    assert "201" in capsys.readouterr().out
+    assert "335" in capsys.readouterr().out
 
 
 def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):

@@ -143,9 +143,9 @@ def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
 
     monkeypatch.setattr(training, "train", spy)
     other = tiny.but(learning_rate=0.01)
-    run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=8)
-    assert max(size for size, _ in sizes) == plans.BATCH["cpu"]
-    assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 32
+    run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=14)
+    assert max(size for size, _ in sizes) == plans.BATCH["cpu"] == 12
+    assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 4 * 14
 
 
 def script(folder, iterations=4):

@@ -8,7 +8,7 @@ from lottery_nb.specs import SCALES
 
 def test_keys_stay_as_they_are():
     """A changed key orphans every training made so far: change RESULTS_VERSION instead, and mean it."""
-    ticket = lenet.iterative().nodes("laptop")[3 * 7 + 1]
+    ticket = lenet.iterative().nodes("laptop")[5 * 7 + 1]
     reinit = lenet.one_shot().reinitialised(3).nodes("paper")[-1]
     assert ticket.key == "lenet-mnist-iterative-winning-ticket-t1-r07-b38184cb4084"
     assert reinit.key == "lenet-mnist-one-shot-random-reinit-t4-r39-d2-08abc2f463ae"
@@ -48,10 +48,10 @@ def test_parents():
 
 def test_scales_shrink_what_they_say():
     laptop = lenet.at("laptop")
-    assert (laptop.data, laptop.iterations, laptop.rounds, laptop.trials) == ("mnist", 12_000, 20, 3)
-    assert lenet.iterative().what_shrank("laptop") == ["12,000 of 50,000 iterations", "3 of 5 trials", "20 of 28 rounds"]
-    assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=5) == [
-        "12,000 of 50,000 iterations", "13 of 39 one-shot densities", "1 of 3 reinitialisations a ticket",
+    assert (laptop.data, laptop.iterations, laptop.rounds, laptop.trials) == ("mnist", 12_000, 20, 5)
+    assert lenet.iterative().what_shrank("laptop") == ["12,000 of 50,000 iterations", "20 of 28 rounds"]
+    assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=3) == [
+        "12,000 of 50,000 iterations", "3 of 5 trials", "13 of 39 one-shot densities", "1 of 3 reinitialisations a ticket",
     ]  # fmt: skip
     assert lenet.iterative().reinitialised(3).what_shrank("paper") == []
     assert lenet.at("paper") == lenet

@@ -1,0 +1,165 @@
+"""How fast the engine is on this machine, against a plain PyTorch loop and against the machine's own limit.
+
+Everything is measured in one process, in turns, and reported as medians; on a busy machine trust the ratios. Images
+are the embedded digits, repeated to MNIST's 55,000 / 5,000 / 10,000: the time does not depend on what they show.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from . import data, masks, models, plans, training
+from .data import Data, Split
+from .specs import lenet
+
+TRIALS = 5  # the paper's
+ROUNDS = 3  # turns of each measurement
+TARGETS = {"lenet_vs_plain": (">=", 4.0), "lenet_limit": ("<=", 1.5), "lenet_sparse_vs_dense": ("<=", 0.7)}
+EXPLAINED = {
+    "lenet_vs_plain": "trial-iterations a second of Lenet, validation included: ours / plain",
+    "lenet_limit": "time of a Lenet iteration / time of its matrix products alone",
+    "lenet_sparse_vs_dense": "time of an iteration at 3.6 % of the weights / at 100 %",
+}
+
+
+def measure(say: Callable[[str], None] = lambda line: None) -> dict:
+    """All ratios: {"ratios": {key: number}, "machine": {...}, "details": {milliseconds of each part}}. Takes about a minute."""
+    digits = _as_large_as_mnist()
+    small = _with_few(digits, 100)
+    seconds: dict[str, list[float]] = {}
+    parts = {
+        "plain: 100 iterations of one trial, with evaluation": lambda: _plain(digits),
+        "ours: 100 iterations of a trial, with evaluation": lambda: _ours(digits),
+        "products: an iteration of a trial": lambda: _products_alone(),
+        "ours: an iteration of a trial at 100 %": lambda: _iteration(small, 1.0),
+        "ours: an iteration of a trial at 21 %": lambda: _iteration(small, 0.21),
+        "ours: an iteration of a trial at 3.6 %": lambda: _iteration(small, 0.036),
+        "ours: an iteration of a trial at 1.2 %": lambda: _iteration(small, 0.012),
+    }
+    for turn in range(ROUNDS):
+        say(f"turn {turn + 1} of {ROUNDS}")
+        for name, part in parts.items():
+            seconds.setdefault(name, []).append(part())
+    took = {name: median(values) for name, values in seconds.items()}
+    plain, ours, products, dense, _, sparse, _ = took.values()
+    return {
+        "ratios": {"lenet_vs_plain": round(plain / ours, 2), "lenet_limit": round(dense / products, 2), "lenet_sparse_vs_dense": round(sparse / dense, 2)},
+        "machine": {
+            "device": plans.device_name("cpu"), "cores": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
+        },
+        "details": {f"{name}, ms": round(1000 * value, 3) for name, value in took.items()},
+    }  # fmt: skip
+
+
+def report(measured: dict) -> str:
+    """The measurements as lines to read."""
+    lines = [", ".join(f"{name} {value}" for name, value in measured["machine"].items()), ""]
+    for key, value in measured["ratios"].items():
+        sign, target = TARGETS[key]
+        lines.append(f"{key:24}{value:6.2f}   aim {sign} {target}   {EXPLAINED[key]}")
+    return "\n".join([*lines, "", *(f"{value:10.3f}  {name}" for name, value in measured["details"].items())])
+
+
+def _as_large_as_mnist() -> Data:
+    digits = data.load("mnist5k", validation=500)
+
+    def repeated(split: Split, n: int) -> Split:
+        chosen = torch.randint(0, len(split.labels), (n,), generator=training.generator("bench"))
+        return Split(split.images[chosen], split.labels[chosen])
+
+    return Data("repeated digits", repeated(digits.train, 55_000), repeated(digits.validation, 5_000), repeated(digits.test, 10_000))
+
+
+def _with_few(digits: Data, n: int) -> Data:
+    """The same training images, so few others that evaluation costs nothing."""
+
+    def few(split: Split) -> Split:
+        return Split(split.images[:n], split.labels[:n])
+
+    return Data(digits.name, digits.train, few(digits.validation), few(digits.test))
+
+
+def _tickets(density: float) -> list[training.Ticket]:
+    """One ticket a trial, its layers at random masks of one density."""
+    network, made = models.build(lenet), []
+    for trial in range(TRIALS):
+        rng = training.generator("bench", trial)
+        weights = models.initialise(network, lenet.initialisation, rng)
+        mask = masks.ones({layer.weight: weights[layer.weight] for layer in network.layers})
+        mask = {name: torch.rand(layer.shape, generator=rng) < density for name, layer in mask.items()}
+        made.append(training.Ticket(mask, {name: value * mask.get(name, 1) for name, value in weights.items()}, ("bench", trial)))
+    return made
+
+
+def _ours(digits: Data) -> float:
+    """Seconds of 100 iterations a trial with the paper's evaluations, `TRIALS` of them in a batch as `run` trains them."""
+    return _per_evaluation(digits, 1.0, lenet.evaluate_every)
+
+
+def _iteration(digits: Data, density: float) -> float:
+    """Seconds of one training iteration a trial."""
+    return _per_evaluation(digits, density, 200) / 200
+
+
+def _per_evaluation(digits: Data, density: float, every: int) -> float:
+    ticks = []
+    short = Data(digits.name, digits.train, digits.validation, _with_few(digits, 100).test)
+    recipe = lenet.but(iterations=6 * every, evaluate_every=every)
+    training.train(_tickets(density), short, recipe, progress=lambda _: ticks.append(time.perf_counter()))
+    return median(later - sooner for sooner, later in zip(ticks, ticks[1:])) / TRIALS
+
+
+def _products_alone() -> float:
+    """Seconds of the eight matrix products of one iteration a trial, at the engine's shapes and threads."""
+    network = models.build(lenet)
+    weights = [torch.randn(TRIALS, *layer.shape) for layer in network.layers]
+    below = [torch.randn(TRIALS, layer.shape[1], lenet.batch) for layer in network.layers]
+    deltas = [torch.randn(TRIALS, layer.shape[0], lenet.batch) for layer in network.layers]
+    gradients = [torch.empty_like(weight) for weight in weights]
+
+    def once() -> None:
+        for i, weight in enumerate(weights):
+            torch.bmm(weight, below[i])
+            torch.bmm(deltas[i], below[i].mT, out=gradients[i])
+            if i:
+                torch.bmm(weight.mT, deltas[i])
+
+    ticks = []
+    for _ in range(7):
+        start = time.perf_counter()
+        for _ in range(100):
+            once()
+        ticks.append((time.perf_counter() - start) / 100)
+    return median(ticks) / TRIALS
+
+
+def _plain(digits: Data) -> float:
+    """Seconds of 100 iterations of one trial as a good tutorial writes them, and one evaluation of validation and test."""
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(784, 300), torch.nn.ReLU(), torch.nn.Linear(300, 100), torch.nn.ReLU(), torch.nn.Linear(100, 10)
+    )
+    alive = {name: torch.ones_like(value) for name, value in network.named_parameters() if name.endswith("weight")}
+    optimiser = torch.optim.Adam(network.parameters(), lr=lenet.learning_rate)
+    loaders = {name: DataLoader(TensorDataset(s.images, s.labels), lenet.batch if name == "train" else 1000, shuffle=name == "train")
+               for name, s in (("train", digits.train), ("validation", digits.validation), ("test", digits.test))}  # fmt: skip
+    batches, ticks = iter(loaders["train"]), [time.perf_counter()]
+    for _ in range(3):
+        for _ in range(100):
+            x, y = next(batches)
+            optimiser.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimiser.step()
+            with torch.no_grad():
+                for name, value in network.named_parameters():
+                    if name in alive:
+                        value.mul_(alive[name])
+        with torch.no_grad():
+            for name in ("validation", "test"):
+                sum(float(F.cross_entropy(network(x), y, reduction="sum")) for x, y in loaders[name])
+        ticks.append(time.perf_counter())
+    return median(later - sooner for sooner, later in zip(ticks, ticks[1:]))
