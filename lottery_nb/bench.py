@@ -7,6 +7,7 @@ are the embedded digits, repeated to MNIST's 55,000 / 5,000 / 10,000: the time d
 import platform
 import time
 from collections.abc import Callable
+from itertools import count
 from statistics import median
 
 import torch
@@ -147,7 +148,7 @@ def _plain(digits: Data) -> float:
     optimiser = torch.optim.Adam(network.parameters(), lr=lenet.learning_rate)
     loaders = {name: DataLoader(TensorDataset(s.images, s.labels), lenet.batch if name == "train" else 1000, shuffle=name == "train")
                for name, s in (("train", digits.train), ("validation", digits.validation), ("test", digits.test))}  # fmt: skip
-    batches, ticks = iter(loaders["train"]), [time.perf_counter()]
+    batches, ticks = (batch for _ in count() for batch in loaders["train"]), [time.perf_counter()]
     for _ in range(3):
         for _ in range(100):
             x, y = next(batches)

@@ -77,9 +77,11 @@ def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto")
 
     Another process may be at work in the same store: what it has under its locks is waited for, not trained twice.
     """
+    pending = _with_ancestors(wanted, store)
+    if not pending:
+        return
     from . import training  # torch is imported only where something is trained
 
-    pending = _with_ancestors(wanted, store)
     device = training.pick_device(device)
     size = BATCH["cuda" if device.type == "cuda" else "cpu"]
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules

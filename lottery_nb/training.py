@@ -92,6 +92,7 @@ def train(
     gradients = _Stack([ticket.weights for ticket in tickets], device, survivors)
     alive = _Stack([_alive(ticket) for ticket in tickets], device, survivors).flat
     pruned = not alive.all()
+    values.flat.mul_(alive)
     optimiser = _optimiser(recipe, values.flat)
     values.flat.grad = gradients.flat
     best = {name: stacked.clone() for name, stacked in values.full().items()}

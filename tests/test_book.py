@@ -109,7 +109,7 @@ def built(tmp_path_factory):
 def test_every_page_is_there_and_asks_no_other_host(built):
     pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
     assert {
-        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "references", "figures/fig02", "figures/fig03", "figures/fig04")
+        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "bench", "references", "figures/fig02", "figures/fig03", "figures/fig04")
     } <= set(pages)
     for name, text in pages.items():
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text), name

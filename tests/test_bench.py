@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from lottery_nb import bench
+from lottery_nb.__main__ import main
+
+SECONDS = {"_plain": 0.4, "_ours": 0.1, "_products_alone": 4e-4}
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Parts that take what they are told to."""
+    monkeypatch.setattr(bench, "_as_large_as_mnist", lambda: None)
+    monkeypatch.setattr(bench, "_with_few", lambda digits, n: None)
+    for name, seconds in SECONDS.items():
+        monkeypatch.setattr(bench, name, lambda *_, seconds=seconds: seconds)
+    monkeypatch.setattr(bench, "_iteration", lambda digits, density: 6e-4 * (0.5 if density == 0.036 else 1))
+
+
+def test_ratios_are_those_of_the_parts(timed):
+    measured = bench.measure()
+    assert measured["ratios"] == {"lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5}
+    assert set(measured["ratios"]) == set(bench.TARGETS) == set(bench.EXPLAINED)
+
+
+def test_json_ends_in_one_object(timed, capsys):
+    assert main(["bench", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(measured) == {"ratios", "machine", "details"}
+    assert measured["machine"]["cores"] >= 1
+    assert main(["bench"]) == 0
+    assert "lenet_vs_plain" in capsys.readouterr().out
+
+
+def test_the_parts_run(monkeypatch):
+    """Every real part once, on few images: seconds above zero, no judgement of how many."""
+    digits = bench._with_few(bench.data.load("mnist5k", validation=500), 50)
+    monkeypatch.setattr(bench.lenet.__class__, "but", lambda self, real=bench.lenet.but, **changes: real(**{**changes, "iterations": 4, "evaluate_every": 2}))
+    assert bench._iteration(digits, 0.036) > 0
+    assert bench._ours(digits) > 0
+    assert bench._products_alone() > 0
+    assert bench._plain(digits) > 0
