@@ -114,7 +114,8 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     if any(line.get_linestyle() == BEHIND["linestyle"] for ax in axes for line in ax.lines):
-        entries["the paper (shaded: its minimum to maximum)"] = Line2D([], [], color="#777777", **BEHIND)
+        shaded = " (shaded: its minimum to maximum)" if any(ax.containers for ax in axes) else ""  # curves shade our own spread
+        entries[f"the paper{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
     if at is None:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2)
     else:

@@ -85,4 +85,4 @@ def test_curves():
     np.testing.assert_allclose(ours[1].get_ydata(), 100 * rows.groupby("iteration").value.mean())
     assert ax.get_legend_handles_labels()[1] == ["100.0 %", "51.3 %"]
     plots.legend(figure, [ax, ax], at=key)
-    assert [text.get_text() for text in key.get_legend().get_texts()] == ["100.0 %", "51.3 %", "the paper (shaded: its minimum to maximum)"]
+    assert [text.get_text() for text in key.get_legend().get_texts()] == ["100.0 %", "51.3 %", "the paper"]
