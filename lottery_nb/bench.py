@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from . import data, masks, models, plans, training
+from . import data, models, plans, training
 from .data import Data, Split
 from .specs import lenet
 
@@ -91,8 +91,7 @@ def _tickets(density: float) -> list[training.Ticket]:
     for trial in range(TRIALS):
         rng = training.generator("bench", trial)
         weights = models.initialise(network, lenet.initialisation, rng)
-        mask = masks.ones({layer.weight: weights[layer.weight] for layer in network.layers})
-        mask = {name: torch.rand(layer.shape, generator=rng) < density for name, layer in mask.items()}
+        mask = {layer.weight: torch.rand(layer.shape, generator=rng) < density for layer in network.layers}
         made.append(training.Ticket(mask, {name: value * mask.get(name, 1) for name, value in weights.items()}, ("bench", trial)))
     return made
 

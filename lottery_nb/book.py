@@ -39,22 +39,22 @@ class Figure:
     def notebook(self) -> nbformat.NotebookNode:
         return nbformat.read(self.path, as_version=4)
 
-    def _cell(self, tag: str) -> str:
-        return "\n".join(cell.source for cell in self.notebook.cells if tag in cell.metadata.get("tags", ()))
+    def values(self, *tags: str) -> dict:
+        """What its cells with these tags define, run in this process without a kernel."""
+        sources = [cell.source for tag in tags for cell in self.notebook.cells if tag in cell.metadata.get("tags", ())]
+        values: dict = {}
+        exec(compile("\n".join(sources), str(self.path), "exec"), values)
+        return values
 
     @cached_property
     def parameters(self) -> dict:
         """Its papermill parameters and their defaults."""
-        values: dict = {}
-        exec(compile(self._cell("parameters"), str(self.path), "exec"), values)
-        return {name: value for name, value in values.items() if not name.startswith("__")}
+        return {name: value for name, value in self.values("parameters").items() if not name.startswith("__")}
 
     @cached_property
     def plan(self) -> Plan:
         """The plan as its own cells write it, without a kernel; {} for a figure that trains nothing."""
-        values: dict = {}
-        exec(compile(self._cell("imports") + "\n" + self._cell("plan"), str(self.path), "exec"), values)
-        return values.get("plan", {})
+        return self.values("imports", "plan").get("plan", {})
 
     @cached_property
     def committed_scale(self) -> str | None:
@@ -141,7 +141,6 @@ def build() -> Path:
         print(f"{figure.name} at {scale} scale", flush=True)
         with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
             execute(figure, {"scale": scale}, page)
-        _save_picture(page)
     _first_picture()
     sheets = judged()
     (PAGES / "totals.md").write_text(totals(sheets))
@@ -150,16 +149,6 @@ def build() -> Path:
     if done.returncode:
         raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
     return ROOT / "_build" / "html" / "index.html"
-
-
-def _save_picture(page: Path) -> None:
-    """The first picture of an executed notebook, beside it, for other pages to show."""
-    for cell in nbformat.read(page, as_version=4).cells:
-        for output in cell.get("outputs", ()):
-            picture = output.get("data", {}).get("image/svg+xml")
-            if picture:
-                page.with_suffix(".svg").write_text(picture)
-                return
 
 
 def _first_picture() -> None:
@@ -183,19 +172,9 @@ def judged() -> dict[Figure, pd.DataFrame]:
     all_judged = {}
     for figure in figures():
         scale = figure.committed_scale or "smoke"
-        table = plans.frozen_table(figure.name, scale)
-        if not figure.plan:
-            table = _computed(figure)
+        table = plans.frozen_table(figure.name, scale) if figure.plan else figure.values("parameters", "imports", "plan", "run")["table"]
         all_judged[figure] = claims.verdicts(figure.name, table, scale)
     return all_judged
-
-
-def _computed(figure: Figure) -> pd.DataFrame:
-    """The table of a figure that trains nothing, as its cells compute it."""
-    values: dict = {}
-    source = "\n".join(figure._cell(tag) for tag in ("parameters", "imports", "plan", "run"))
-    exec(compile(source, str(figure.path), "exec"), values)
-    return values["table"]
 
 
 def totals(sheets: dict[Figure, pd.DataFrame]) -> str:

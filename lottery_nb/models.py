@@ -81,7 +81,7 @@ class Lenet:
     def gradients(self, parameters: Parameters, x: Tensor, labels: Tensor, into: Parameters) -> None:
         """Write the gradient of each trial's mean cross-entropy into `into`.
 
-        x: (batch, trials, inputs); labels: (batch, trials). Written out by hand, which takes two thirds of autograd's time:
+        x: (batch, trials, inputs); labels: (batch, trials). Written out by hand rather than by autograd, so that
         each product lands where the optimiser reads it. A layer of `packable` may be one sparse matrix, in both
         `parameters` and `into`, with a block a trial on its diagonal.
         """
