@@ -19,6 +19,7 @@ from .store import ROOT
 
 VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "≈", "not tested at this scale": "–"}
 HUNDREDTHS = ("pp", "%")
+COUNTS = ("weights", "iterations")
 DENSITY_TOLERANCE = 0.03  # relative; neighbouring rounds are a tenth apart at least
 
 
@@ -66,12 +67,12 @@ class Claim:
         """A number with its unit; a dash for none."""
         if value is None or pd.isna(value):
             return "–"
-        if self.unit == "weights":
-            return f"{value:,.0f}"
-        return self.number(value) + ("×" if self.unit == "x" else f" {self.unit}")
+        return self.number(value) + {"x": "×", "weights": "", "iterations": ""}.get(self.unit, f" {self.unit}")
 
     def number(self, value: float) -> str:
         """A number without its unit, signed where it is a change."""
+        if self.unit in COUNTS:
+            return f"{value:,.0f}"
         sign = "+" if self.as_ in ("difference", "relative") else ""
         text = f"{value:{sign}.{1 if self.unit == '%' else 2}f}"
         return text.replace("-", "−") if float(text) else text.lstrip("+-")
@@ -104,7 +105,7 @@ def _parse(row: dict, path) -> Claim:
     faults = {
         "rule": kind not in ("above", "below", "between") or not all(isinstance(n, int | float) for n in numbers),
         "as": claim.as_ not in ("value", "difference", "relative", "ratio") or (claim.as_ != "value") != (claim.against is not None),
-        "unit": claim.unit not in ("pp", "%", "x", "weights"),
+        "unit": claim.unit not in (*HUNDREDTHS, "x", *COUNTS),
         "scale": claim.scale not in SCALES,
         "of": not {"line", "metric"} <= set(claim.of) <= {"line", "metric", "density", "iteration"},
     }
