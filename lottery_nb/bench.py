@@ -90,7 +90,7 @@ def _tickets(density: float) -> list[training.Ticket]:
     network, made = models.build(lenet), []
     for trial in range(TRIALS):
         rng = training.generator("bench", trial)
-        weights = models.initialise(network, lenet.initialisation, rng)
+        weights = models.initialise(lenet, rng)
         mask = {layer.weight: torch.rand(layer.shape, generator=rng) < density for layer in network.layers}
         made.append(training.Ticket(mask, {name: value * mask.get(name, 1) for name, value in weights.items()}, ("bench", trial)))
     return made

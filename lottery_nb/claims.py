@@ -9,6 +9,7 @@ what is compared.
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -20,6 +21,7 @@ from .store import ROOT
 VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "≈", "not tested at this scale": "–"}
 HUNDREDTHS = ("pp", "%")
 COUNTS = ("weights", "iterations")
+DECIMALS = {"%": 1, "plain": 3}  # else 2
 DENSITY_TOLERANCE = 0.03  # relative; neighbouring rounds are a tenth apart at least
 
 
@@ -53,11 +55,11 @@ class Claim:
 
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""
-        value = _mean_at(rows, self.of)
+        value = _value_at(rows, self.of)
         if value is None:
             return None
         if self.as_ != "value":
-            base = _mean_at(rows, {**self.of, **self.against})
+            base = _value_at(rows, {**self.of, **self.against})
             if base is None:
                 return None
             value = {"difference": value - base, "relative": value / base - 1, "ratio": value / base}[self.as_]
@@ -67,14 +69,14 @@ class Claim:
         """A number with its unit; a dash for none."""
         if value is None or pd.isna(value):
             return "–"
-        return self.number(value) + {"x": "×", "weights": "", "iterations": ""}.get(self.unit, f" {self.unit}")
+        return self.number(value) + {"x": "×", **dict.fromkeys(("plain", *COUNTS), "")}.get(self.unit, f" {self.unit}")
 
     def number(self, value: float) -> str:
         """A number without its unit, signed where it is a change."""
         if self.unit in COUNTS:
             return f"{value:,.0f}"
         sign = "+" if self.as_ in ("difference", "relative") else ""
-        text = f"{value:{sign}.{1 if self.unit == '%' else 2}f}"
+        text = f"{value:{sign}.{DECIMALS.get(self.unit, 2)}f}"
         return text.replace("-", "−") if float(text) else text.lstrip("+-")
 
 
@@ -105,9 +107,9 @@ def _parse(row: dict, path) -> Claim:
     faults = {
         "rule": kind not in ("above", "below", "between") or not all(isinstance(n, int | float) for n in numbers),
         "as": claim.as_ not in ("value", "difference", "relative", "ratio") or (claim.as_ != "value") != (claim.against is not None),
-        "unit": claim.unit not in (*HUNDREDTHS, "x", *COUNTS),
+        "unit": claim.unit not in (*HUNDREDTHS, "x", "plain", *COUNTS),
         "scale": claim.scale not in SCALES,
-        "of": not {"line", "metric"} <= set(claim.of) <= {"line", "metric", "density", "iteration"},
+        "of": not {"line", "metric"} <= set(claim.of) <= {"line", "metric", "density", "iteration", "moment", "x"},
     }
     for key, wrong in faults.items():
         if wrong:
@@ -115,8 +117,9 @@ def _parse(row: dict, path) -> Claim:
     return claim
 
 
-def _mean_at(rows: pd.DataFrame, where: dict) -> float | None:
-    """Mean value of the rows at a place: line, metric and, where given, density (one or a window) and iteration."""
+def _value_at(rows: pd.DataFrame, where: dict) -> float | None:
+    """Mean value of the rows at a place: line, metric and, where given, density (one or a window) and iteration; of a
+    distribution, whose rows have an `x`, its moment or its probability density at `x`."""
     chosen = rows[(rows.line == where["line"]) & (rows.metric == where["metric"])]
     if "iteration" in where:
         chosen = chosen[chosen.iteration == where["iteration"]]
@@ -126,7 +129,21 @@ def _mean_at(rows: pd.DataFrame, where: dict) -> float | None:
     elif density is not None and len(chosen):
         off = (chosen.density - density).abs()
         chosen = chosen[(off == off.min()) & (off <= DENSITY_TOLERANCE * density)]
-    return float(chosen.value.mean()) if len(chosen) else None
+    if not len(chosen):
+        return None
+    if "moment" in where:
+        return _moment(chosen, where["moment"])
+    if "x" in where:
+        return float(np.interp(where["x"], chosen.x, chosen.value))
+    return float(chosen.value.mean())
+
+
+def _moment(distribution: pd.DataFrame, which: str) -> float:
+    """The "mean" or standard deviation ("sd") of a distribution given as points (x, density) from left to right."""
+    x, density = distribution.x.to_numpy(), distribution.value.to_numpy()
+    area = np.trapezoid(density, x)
+    mean = np.trapezoid(x * density, x) / area
+    return float(mean if which == "mean" else np.sqrt(np.trapezoid((x - mean) ** 2 * density, x) / area))
 
 
 def on_papers_plot(claim: Claim) -> float | None:
@@ -135,8 +152,8 @@ def on_papers_plot(claim: Claim) -> float | None:
         points = paper.curves(f"fig{claim.figure:02d}")
     except LotteryError:
         return None
-    same = points.assign(value=points["mean"], iteration=points.x).drop_duplicates(["line", "metric", "density", "iteration"])
-    return claim.measure(same)
+    first = points.panel == points.groupby(["line", "metric", "density"], dropna=False).panel.transform("min")
+    return claim.measure(points[first].assign(value=points["mean"], iteration=points.x))
 
 
 def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:

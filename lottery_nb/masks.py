@@ -23,22 +23,23 @@ def prune_layerwise(weights: dict[str, Tensor], mask: Mask, rates: dict[str, flo
     Returns a new mask in which each layer has lost exactly round(rate * survivors) of its survivors, the smallest in
     magnitude, ties broken by position (the first goes first). Source: paper, Section 2.
     """
-    return {name: _without_smallest(weights[name], mask[name], rates[name]) for name in mask}
+    survivors = {name: int(layer.sum()) for name, layer in mask.items()}
+    return keep_largest(weights, mask, {name: count - round(rates[name] * count) for name, count in survivors.items()})
 
 
-def _without_smallest(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
+def keep_largest(weights: dict[str, Tensor], mask: Mask, counts: dict[str, int]) -> Mask:
+    """A new mask with exactly so many survivors a layer: those of `mask` largest in magnitude, of equals the later ones."""
+    return {name: _largest(weights[name], mask[name], counts[name]) for name in mask}
+
+
+def _largest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
     survivors = mask.flatten().nonzero().squeeze(1)
-    count = round(rate * len(survivors))
     order = torch.argsort(weight.flatten()[survivors].abs(), stable=True)
-    pruned = mask.flatten().clone()
-    pruned[survivors[order[:count]]] = False
-    return pruned.view_as(mask)
+    kept = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    kept[survivors[order[len(order) - count :]]] = True
+    return kept.view_as(mask)
 
 
-def random_mask(mask: Mask, generator: torch.Generator) -> Mask:
-    """As many survivors in each layer as in `mask`, at random positions (paper, Section 4 and Appendix E)."""
-    shuffled = {}
-    for name, layer in mask.items():
-        order = torch.randperm(layer.numel(), generator=generator).to(layer.device)
-        shuffled[name] = layer.flatten()[order].view_as(layer)
-    return shuffled
+def random_mask(mask: Mask, counts: dict[str, int], generator: torch.Generator) -> Mask:
+    """Exactly so many survivors a layer, at random positions among those of `mask` (paper, Section 1 and Appendix E)."""
+    return keep_largest({name: torch.rand(layer.shape, generator=generator, dtype=torch.float64) for name, layer in mask.items()}, mask, counts)

@@ -4,49 +4,21 @@ Parameters are {name: tensor of shape (trials, *shape)}; a layer's weight is "<l
 its bias "<layer>.bias".
 """
 
-from dataclasses import dataclass
-from math import prod
-
 import pandas as pd
 import torch
 from torch import Tensor
 
 from .errors import LotteryError
-from .specs import Recipe
+from .specs import Layer, Recipe
 
 Parameters = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer whose weights are pruned. `kind` ("fc" | "output") picks its pruning rate; `shape` is (outputs, inputs)."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-
-    @property
-    def weight(self) -> str:
-        return f"{self.name}.weight"
-
-    @property
-    def bias(self) -> str:
-        return f"{self.name}.bias"
-
-    @property
-    def fans(self) -> tuple[int, int]:
-        """(fan in, fan out)"""
-        return self.shape[1], self.shape[0]
 
 
 class Lenet:
     """Fully-connected Lenet: 784 inputs, ReLU layers of the given sizes, 10 outputs (paper, Figure 2: 300 and 100)."""
 
-    def __init__(self, sizes: tuple[int, ...], inputs: int = 784, classes: int = 10):
-        widths = (inputs, *sizes, classes)
-        kinds = ["fc"] * len(sizes) + ["output"]
-        names = [f"fc{i}" for i in range(1, len(sizes) + 1)] + ["output"]
-        self.layers = tuple(Layer(name, kind, (out, into)) for name, kind, into, out in zip(names, kinds, widths, widths[1:]))
+    def __init__(self, layers: tuple[Layer, ...]):
+        self.layers = layers
 
     @property
     def packable(self) -> tuple[Layer, ...]:
@@ -105,23 +77,19 @@ class Lenet:
 
 def build(recipe: Recipe) -> Lenet:
     """The network a recipe names; raises for an unknown one."""
-    if recipe.network == "lenet":
-        return Lenet(recipe.sizes)
-    raise LotteryError(f"there is no network {recipe.network!r}: choose lenet")
+    return Lenet(recipe.layers)
 
 
-def initialise(network, initialisation: str, generator: torch.Generator) -> Parameters:
+def initialise(recipe: Recipe, generator: torch.Generator) -> Parameters:
     """Fresh parameters of one trial, {name: tensor}, on the CPU; biases are zero.
 
     "glorot": a normal of sigma = sqrt(2 / (fan in + fan out)), truncated at two sigma and not rescaled, so that its
     deviation is 0.88 sigma. DIFFERS from most re-implementations, which do not truncate; the paper's Figures 15 and 16
-    stop at exactly two sigma.
+    stop at exactly two sigma. "gaussian": the same with sigma = `init_std` in every layer.
     """
-    if initialisation != "glorot":
-        raise LotteryError(f"there is no initialisation {initialisation!r}: choose glorot")
     parameters = {}
-    for layer in network.layers:
-        sigma = (2 / sum(layer.fans)) ** 0.5
+    for layer in recipe.layers:
+        sigma = recipe.sigma(layer)
         parameters[layer.weight] = torch.nn.init.trunc_normal_(torch.empty(layer.shape), 0.0, sigma, -2 * sigma, 2 * sigma, generator=generator)
         parameters[layer.bias] = torch.zeros(layer.shape[0])
     return parameters
@@ -131,8 +99,7 @@ def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
     """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's weights and set-up."""
     rows = []
     for line, recipe in recipes.items():
-        layers = build(recipe).layers
-        measures = {"weights": sum(prod(layer.shape) for layer in layers)} | {f"weights, {layer.name}": prod(layer.shape) for layer in layers}
+        measures = {"weights": recipe.weights} | {f"weights, {layer.name}": layer.count for layer in recipe.layers}
         measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
         measures |= {"pruned a round, fully-connected": recipe.prune_fc, "pruned a round, output": recipe.prune_output}
         rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]

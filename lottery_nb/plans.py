@@ -1,9 +1,10 @@
 """From a plan to a tidy table: what is stored is read, only what is missing is trained.
 
 A table has one row a measurement: `line` (the plan's label), `strategy`, `control`, `trial`, `draw`, `round`, `density`,
-`iteration`, `metric`, `value`, and where it came from: `node` (its key in the store), `commit`, `versions`, `device`,
-`started`, `seconds`. Metrics are those of `training.Record.measures`, `early_stop_iteration`, and for lines drawn over
-iterations `val_loss` and `test_accuracy` at every evaluation.
+`iteration`, `metric`, `x`, `value`, and where it came from: `node` (its key in the store), `commit`, `versions`, `device`,
+`started`, `seconds`. Metrics are those of `training.Record.measures`, `early_stop_iteration`, and what a line shows
+beside: `val_loss` and `test_accuracy` at every evaluation, early stop by the test set, or a distribution over a layer,
+a row a bin, whose middle is `x` and whose probability density is `value`.
 """
 
 import os
@@ -23,15 +24,17 @@ import pandas as pd
 from filelock import Timeout
 from tqdm import tqdm
 
+from .distributions import distribution
 from .errors import LotteryError
-from .specs import RESULTS_VERSION, SCALES, Line, Node, shrinking
+from .specs import CURVES, RESULTS_VERSION, SCALES, TEST_STOP, Line, Node, shrinking
 from .store import ROOT, Store
 
 Plan = dict[str, Line]
 
 BATCH = {"cpu": 12, "cuda": 100}  # trainings in one batch: 12 are a twentieth to a quarter faster than 6 on two cores
+KEPT = ("winning ticket", "continued training")  # controls whose weights are stored, as later rounds stand on them
 PROVENANCE = ("commit", "versions", "device", "started", "seconds")
-COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "value", "node", *PROVENANCE)
+COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "x", "value", "node", *PROVENANCE)
 
 
 def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str | None = None) -> pd.DataFrame:
@@ -44,7 +47,7 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
     wanted = wanted_nodes([plan], scale, trials)
     store, frozen = Store(), frozen_table(figure, scale)
     held = _held(frozen)
-    missing = {key: wish for key, wish in wanted.items() if (key, wish.curves) not in held and not _stored(store, key, wish.curves)}
+    missing = {key: wish for key, wish in wanted.items() if not (key in held and wish.shows <= held[key]) and not _stored(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
         train_missing(missing, store)
         missing = {}
@@ -55,21 +58,26 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
 
 
 class Wanted(NamedTuple):
-    """A training that is asked for, and whether its test accuracy is at every evaluation."""
+    """A training that is asked for, what its lines show of it beside the usual measures, and what its record must hold
+    for that and for those that stand on it: "test looks", "final biases"."""
 
     node: Node
-    curves: bool
+    shows: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+
+    def also(self, other: "Wanted | None") -> "Wanted":
+        return Wanted(self.node, self.shows | other.shows, self.needs | other.needs) if other else self
 
 
 def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Wanted]:
-    """The distinct trainings that plans show, by key; one that any line wants curves of is wanted with curves."""
+    """The distinct trainings that plans show, by key; what one line shows of a training is added to what others do."""
     shrinking(scale)
     wanted: dict[str, Wanted] = {}
     for plan in plans:
         for line in plan.values():
             for node in line.nodes(scale, trials):
-                before = wanted.get(node.key)
-                wanted[node.key] = Wanted(node, line.curves or (before is not None and before.curves))
+                needs = frozenset({"test looks"} if line.needs_test_looks else ())
+                wanted[node.key] = Wanted(node, frozenset(line.shows), needs).also(wanted.get(node.key))
     return wanted
 
 
@@ -93,14 +101,14 @@ def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto")
         while pending:
             with ExitStack() as locks:
                 batch = _lock_batch(_ready(pending, size), store, locks)
-                done = [key for key in batch if _stored(store, key, pending[key].curves)]
+                done = [key for key in batch if _stored(store, pending[key])]
                 batch = [pending[key] for key in batch if key not in done]
                 if batch:
                     _train_batch(batch, store, device, bar)
                     done += [wish.node.key for wish in batch]
             if not done:
                 time.sleep(1)  # all that could go on is in the hands of another process
-                done = [key for key in pending if _stored(store, key, pending[key].curves)]
+                done = [key for key in pending if _stored(store, pending[key])]
                 bar.update(len(done))
             for key in done:
                 del pending[key]
@@ -110,25 +118,31 @@ def _with_ancestors(wanted: dict[str, Wanted], store: Store) -> dict[str, Wanted
     """What is wanted and what it stands on, less what is stored; parents before children."""
     pending: dict[str, Wanted] = {}
 
-    def add(node: Node, curves: bool) -> None:
-        if node.key in pending or _stored(store, node.key, curves):
+    def add(wish: Wanted) -> None:
+        node = wish.node
+        wish = wish.also(pending.get(node.key)).also(wanted.get(node.key))
+        if wish == pending.get(node.key) or _stored(store, wish):
             return
-        if node.round:
-            add(node.parent, wanted[node.parent.key].curves if node.parent.key in wanted else False)
-            add(node.origin, wanted[node.origin.key].curves if node.origin.key in wanted else False)
-        pending[node.key] = Wanted(node, curves)
+        for before in filter(None, (node.parent, node.origin)):
+            add(Wanted(before, needs=frozenset({"final biases"} if node.control == "continued training" else ())))
+        pending[node.key] = wish
 
     for wish in wanted.values():
-        add(*wish)
+        add(wish)
     return pending
 
 
 def _ready(pending: dict[str, Wanted], size: int) -> list[str]:
     """Keys of trainings whose parents are done, all of one recipe: at most `size`, winning tickets first, as most stands on them."""
-    ready = [wish for wish in pending.values() if not wish.node.round or (wish.node.parent.key not in pending and wish.node.origin.key not in pending)]
-    ready.sort(key=lambda wish: (wish.node.control != "winning ticket", wish.node.strategy != "iterative", wish.node.round))
-    alike = [wish for wish in ready if (wish.node.recipe, wish.curves) == (ready[0].node.recipe, ready[0].curves)]
+    ready = [wish for wish in pending.values() if not any(before and before.key in pending for before in (wish.node.parent, wish.node.origin))]
+    ready.sort(key=lambda wish: (wish.node.control not in KEPT, wish.node.strategy != "iterative", wish.node.round))
+    alike = [wish for wish in ready if _trains_as(wish) == _trains_as(ready[0])]
     return [wish.node.key for wish in alike[:size]]
+
+
+def _trains_as(wish: Wanted) -> tuple:
+    """What trainings of one batch have in common: all that the engine takes beside tickets."""
+    return tuple(sorted(wish.node.recipe.deciding().items())), "test looks" in wish.needs
 
 
 def _lock_batch(keys: list[str], store: Store, locks: ExitStack) -> list[str]:
@@ -147,37 +161,35 @@ def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
 
     recipe = batch[0].node.recipe
     loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device))
-    made = [tickets.make(node, *(_trained(store, other) if node.round else None for other in (node.parent, node.origin))) for node, _ in batch]
+    made = [tickets.make(node, *(_trained(store, other) if other else None for other in (node.parent, node.origin))) for node, *_ in batch]
     started, clock = datetime.now(UTC), time.monotonic()
     records = training.train(
-        made, loaded, recipe, device, batch[0].curves, lambda steps: bar.update(min(steps * len(batch) / recipe.iterations, bar.total - bar.n))
+        made, loaded, recipe, device, "test looks" in batch[0].needs, lambda steps: bar.update(min(steps * len(batch) / recipe.iterations, bar.total - bar.n))
     )
     seconds = (time.monotonic() - clock) / len(batch)
-    for (node, curves), ticket, record in zip(batch, made, records):
+    for wish, ticket, record in zip(batch, made, records):
         provenance = _provenance(device, started.isoformat(timespec="seconds"), round(seconds, 2))
-        store.write(node.key, _as_stored(node, ticket, record, curves) | provenance, _arrays(node, ticket, record))
+        store.write(wish.node.key, _as_stored(wish.node, ticket, record) | provenance, _arrays(wish.node, ticket, record))
 
 
-def _as_stored(node: Node, ticket, record, curves: bool) -> dict:
+def _as_stored(node: Node, ticket, record) -> dict:
     from . import masks
 
+    holds = ["final biases"] * (node.control in KEPT) + ["test looks"] * ("test_loss" in record.curves)
     return {
         "strategy": node.strategy, "control": node.control, "trial": node.trial, "round": node.round, "draw": node.draw,
         "recipe": {"version": RESULTS_VERSION, **node.recipe.deciding()},
         "density": masks.density(ticket.mask), "iterations": node.recipe.iterations, "early_stop": record.early_stop,
-        "curves": curves, "measures": record.measures,
-    }  # fmt: skip
+        "holds": holds, "measures": record.measures,
+    } | ({"noise": node.noise} if node.noise else {})  # fmt: skip
 
 
 def _arrays(node: Node, ticket, record) -> dict[str, np.ndarray]:
-    """Curves always; the mask and final weights where a later round may stand on them; initial weights of round 0."""
-    arrays = {"iterations": record.iterations, "val_loss": record.val_loss, "val_accuracy": record.val_accuracy}
-    if record.test_accuracy is not None:
-        arrays["test_accuracy"] = record.test_accuracy
-    if node.control == "winning ticket":
-        for name, mask in ticket.mask.items():
-            arrays[f"mask/{name}"] = np.packbits(mask.numpy())
-            arrays[f"final/{name}"] = record.weights[name].numpy()
+    """Curves always; the mask and final parameters where a later round may stand on them; initial ones of round 0."""
+    arrays = dict(record.curves)
+    if node.control in KEPT:
+        arrays |= {f"mask/{name}": np.packbits(mask.numpy()) for name, mask in ticket.mask.items()}
+        arrays |= {f"final/{name}": value.numpy() for name, value in record.weights.items()}
         if node.round == 0:
             arrays |= {f"initial/{name}": value.numpy() for name, value in ticket.weights.items()}
     return arrays
@@ -197,9 +209,9 @@ def _trained(store: Store, node: Node):
     return Trained(mask, final, {name: torch.from_numpy(array) for name, array in part["initial"].items()})
 
 
-def _stored(store: Store, key: str, curves: bool) -> bool:
-    record = store.record(key)
-    return record is not None and (record["curves"] or not curves)
+def _stored(store: Store, wish: Wanted) -> bool:
+    record = store.record(wish.node.key)
+    return record is not None and wish.needs <= set(record.get("holds", ()))
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -213,25 +225,33 @@ def _assemble(plan: Plan, scale: str, trials: int | None, store: Store, frozen: 
         for node in line.nodes(scale, trials):
             if node.key in skip:
                 continue
-            rows = by_node[node.key] if (node.key, line.curves) in held else _rows(node.key, store, line.curves)
-            if not line.curves:
-                rows = rows[~rows.metric.isin(("val_loss", "test_accuracy"))]
-            parts.append(rows.assign(line=label))
+            rows = by_node[node.key] if node.key in held and held[node.key].issuperset(line.shows) else _rows(node, store, line.shows)
+            parts.append(rows[~_beside(rows) | rows.metric.isin(line.shows)].assign(line=label))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
-    return table.drop_duplicates(["line", "node", "metric", "iteration"], ignore_index=True)[list(COLUMNS)]
+    return table.drop_duplicates(["line", "node", "metric", "iteration", "x"], ignore_index=True)[list(COLUMNS)]
 
 
-def _rows(key: str, store: Store, curves: bool) -> pd.DataFrame:
-    record = store.record(key)
-    end = record["iterations"]
-    rows = [("early_stop_iteration", record["early_stop"], float(record["early_stop"]))]
-    rows += [(name, end if name.endswith("_end") else record["early_stop"], value) for name, value in sorted(record["measures"].items())]
-    if curves:
-        arrays = store.arrays(key)
-        for metric in ("val_loss", "test_accuracy"):
-            rows += [(metric, int(iteration), float(value)) for iteration, value in zip(arrays["iterations"], arrays[metric])]
-    frame = pd.DataFrame(rows, columns=["metric", "iteration", "value"])
-    return frame.assign(node=key, **{name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density", *PROVENANCE)})
+def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
+    record = store.record(node.key)
+    stop, end = record["early_stop"], record["iterations"]
+    rows = [("early_stop_iteration", stop, np.nan, float(stop))]
+    for name, value in sorted(record["measures"].items()):
+        at = record["measures"]["early_stop_iteration_test"] if name in TEST_STOP else stop if name.endswith("_early_stop") else end
+        rows.append((name, int(at), np.nan, value))
+    for metric in shows:
+        if metric in CURVES:
+            arrays = store.arrays(node.key)
+            rows += [(metric, int(iteration), np.nan, float(value)) for iteration, value in zip(arrays["iterations"], arrays[metric])]
+        elif metric not in TEST_STOP:
+            origin = store.arrays(Node(node.recipe, "iterative", "winning ticket", node.trial, 0).key)
+            rows += [(metric, end, x, value) for x, value in distribution(metric, store.arrays(node.key), origin)]
+    frame = pd.DataFrame(rows, columns=["metric", "iteration", "x", "value"])
+    return frame.assign(node=node.key, **{name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density", *PROVENANCE)})
+
+
+def _beside(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are shown only by lines that ask for them."""
+    return rows.metric.isin((*CURVES, *TEST_STOP)) | rows.x.notna()
 
 
 def results_folder() -> Path | None:
@@ -246,7 +266,7 @@ def frozen_table(figure: str | None, scale: str) -> pd.DataFrame:
     path = folder / f"{figure}-{scale}.parquet" if folder else None
     if path is None or not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_parquet(path)
+    return pd.read_parquet(path).reindex(columns=COLUMNS)
 
 
 def frozen_scales(figure: str) -> list[str]:
@@ -261,7 +281,7 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     if folder is None:
         raise LotteryError("LOTTERY_RESULTS is empty: unset it, or name the folder that the table goes to")
     wanted = wanted_nodes([plan], scale, trials)
-    missing = {key for key, wish in wanted.items() if not _stored(store, key, wish.curves)}
+    missing = {key for key, wish in wanted.items() if not _stored(store, wish)}
     if len(missing) == len(wanted):
         raise LotteryError(f"{figure} has no trainings at {scale} scale in {store.folder}: python -m lottery_nb run {figure} --scale {scale}")
     table = _assemble(plan, scale, trials, store, pd.DataFrame(columns=COLUMNS), skip=missing)
@@ -278,16 +298,17 @@ def progress(wanted: dict[str, Wanted], figure: str, scale: str, store: Store) -
     frozen = frozen_table(figure, scale)
     held = _held(frozen)
     seconds = dict(zip(frozen.node, frozen.seconds))
-    done = {key: seconds[key] for key, wish in wanted.items() if (key, wish.curves) in held}
+    done = {key: seconds[key] for key, wish in wanted.items() if key in held and wish.shows <= held[key]}
     for key, wish in wanted.items():
-        if key not in done and _stored(store, key, wish.curves):
+        if key not in done and _stored(store, wish):
             done[key] = store.record(key)["seconds"]
     return len(done), float(np.median(list(done.values()))) if done else None
 
 
-def _held(frozen: pd.DataFrame) -> set[tuple[str, bool]]:
-    """What a committed table can serve: (key, False) for each training in it, (key, True) where its curves are there too."""
-    return {(key, False) for key in frozen.node} | {(key, True) for key in frozen.node[frozen.metric == "test_accuracy"]}
+def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:
+    """What a committed table can serve: {training: the metrics it has of it beside the usual ones}."""
+    beside = frozen[_beside(frozen)].groupby("node").metric.unique()
+    return {key: set(beside.get(key, ())) for key in frozen.node.unique()}
 
 
 def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, missing: dict, figure: str | None) -> str:

@@ -13,11 +13,25 @@ import json
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import pairwise
 
 from .errors import LotteryError
 
+EFFORTS = ("main", "control", "sweep")
+INPUTS, CLASSES = 28 * 28, 10  # of MNIST
+
 # Raised when the meaning of a result changes for the same recipe; every key then changes with it.
 RESULTS_VERSION = 1
+
+
+# What a line may show beside the measures that every training leaves; all but distributions are looked up on the test set
+# every `evaluate_every` steps.
+CURVES = ("test_accuracy", "val_loss")
+TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
+DISTRIBUTIONS = (
+    "initial weights", "movement in the ticket", "movement outside the ticket", "growth in the ticket", "growth outside the ticket",
+    "incoming connections", "outgoing connections",
+)  # fmt: skip
 
 
 def _asks(default):
@@ -35,6 +49,33 @@ def _is_count(value) -> bool:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A layer whose weights are pruned. `kind` ("fc" | "output") picks its pruning rate; `shape` is (outputs, inputs)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def weight(self) -> str:
+        return f"{self.name}.weight"
+
+    @property
+    def bias(self) -> str:
+        return f"{self.name}.bias"
+
+    @property
+    def count(self) -> int:
+        """How many weights it has."""
+        return math.prod(self.shape)
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        """(fan in, fan out)"""
+        return self.shape[1], self.shape[0]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides how one network is trained and pruned. Change a field with `recipe.but(field=value)`.
 
@@ -46,7 +87,8 @@ class Recipe:
     iterations: int  # optimiser steps of one training
     sizes: tuple[int, ...] = (300, 100)  # units of each hidden layer (Lenet)
     scaling: str = "unit"  # pixel values: "unit" = 0 to 1
-    initialisation: str = "glorot"  # Gaussian Glorot truncated at two sigma (facts of the paper's Figure 15)
+    initialisation: str = "glorot"  # "glorot" | "gaussian", both truncated at two sigma (facts of the paper's Figure 15)
+    init_std: float = 0.0  # "gaussian" only: sigma, the same for every layer
     optimiser: str = "adam"  # "adam" | "sgd"
     learning_rate: float = 1.2e-3
     momentum: float = 0.0  # SGD only
@@ -63,6 +105,7 @@ class Recipe:
     trials: int = _asks(5)
     draws: int = _asks(3)  # at most so many reinitialisations of a ticket
     one_shot_every: int = _asks(1)  # of the one-shot grid, every so manieth density
+    effort: str = _asks("main")  # "main" | "control" | "sweep": scales spend less on the appendix than on the paper's main claims
 
     def __post_init__(self):
         object.__setattr__(self, "sizes", tuple(self.sizes))
@@ -76,9 +119,40 @@ class Recipe:
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum!r}: it must be in [0, 1)")
         _require(self.optimiser in ("adam", "sgd"), f"optimiser is {self.optimiser!r}: choose adam or sgd")
         _require(self.optimiser == "sgd" or not self.momentum, "momentum belongs to sgd: adam has none")
+        _require(self.initialisation in ("glorot", "gaussian"), f"initialisation is {self.initialisation!r}: choose glorot or gaussian")
+        _require(
+            self.init_std > 0 if self.initialisation == "gaussian" else not self.init_std,
+            f"init_std is {self.init_std!r}: gaussian needs a deviation above 0, and glorot has none to choose",
+        )
+        _require(self.effort in EFFORTS, f"effort is {self.effort!r}: choose {', '.join(EFFORTS)}")
         for name in ("prune_fc", "prune_output", "one_shot_step"):
             _require(0 < getattr(self, name) < 1, f"{name} is {getattr(self, name)!r}: a pruning rate lies between 0 and 1, both excluded")
         _require(self.evaluate_every <= self.iterations, f"evaluate_every is {self.evaluate_every}: more than the {self.iterations} iterations of a training")
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of its network, first to last; raises for an unknown network."""
+        _require(self.network == "lenet", f"there is no network {self.network!r}: choose lenet")
+        widths = (INPUTS, *self.sizes, CLASSES)
+        names = [*(f"fc{i}" for i in range(1, len(self.sizes) + 1)), "output"]
+        return tuple(Layer(name, "output" if name == "output" else "fc", (out, into)) for name, into, out in zip(names, widths, widths[1:]))
+
+    @property
+    def weights(self) -> int:
+        """How many weights its network has."""
+        return sum(layer.count for layer in self.layers)
+
+    def sigma(self, layer: Layer) -> float:
+        """The deviation of a layer's initial weights, before they are truncated at twice that."""
+        return self.init_std or math.sqrt(2 / sum(layer.fans))
+
+    def survivors(self, rounds: int) -> dict[str, int]:
+        """How many weights of each layer are left after so many rounds of iterative pruning, {layer weight: count}."""
+        rates = {"fc": self.prune_fc, "output": self.prune_output}
+        counts = {layer.weight: layer.count for layer in self.layers}
+        for _ in range(rounds):
+            counts = {layer.weight: counts[layer.weight] - round(rates[layer.kind] * counts[layer.weight]) for layer in self.layers}
+        return counts
 
     def but(self, **changes) -> "Recipe":
         """This recipe with some fields changed."""
@@ -94,6 +168,20 @@ class Recipe:
         """Tickets of a single pruning: train, prune to the wanted density at once, reset (paper, Section 2)."""
         return Line(self, strategy="one-shot")
 
+    def continued(self) -> "Line":
+        """Tickets whose masks come from continued training: prune, train on from the trained weights, repeat, and reset
+        to the initial weights only for the training that is shown (paper, Appendix B, Strategy 2)."""
+        return Line(self, strategy="continued")
+
+    def pruned_before_training(self) -> "Line":
+        """The smallest initial weights pruned, nothing trained before (paper, Appendix F, Figure 18)."""
+        return Line(self, control="pruned before training")
+
+    def random_sparse(self, draws: int = 1) -> "Line":
+        """As many survivors in each layer as the iterative tickets have, at random positions, with initial weights of
+        their own, `draws` times a trial (paper, Section 1 and Appendix E)."""
+        return Line(self, control="random sparse", draws=_draws(draws))
+
     @property
     def one_shot_grid(self) -> range:
         """Rounds of the one-shot lines: 0, then steps of `one_shot_step` short of pruning everything (2.5 % to 97.5 %)."""
@@ -102,7 +190,8 @@ class Recipe:
     def at(self, scale: str) -> "Recipe":
         """This recipe shrunk to a scale; raises for an unknown one."""
         shrink = shrinking(scale).get(self.network, {})
-        changes = {name: value for name, value in shrink.items() if name not in ("iterations", "rounds", "trials", "draws")}
+        shrink = {**shrink, **shrink.get(self.effort, {})}
+        changes = {name: value for name, value in shrink.items() if name not in ("iterations", "rounds", "trials", "draws", *EFFORTS)}
         for name in ("rounds", "trials", "draws"):
             if name in shrink:
                 changes[name] = min(getattr(self, name), shrink[name])
@@ -122,23 +211,30 @@ class Node:
     """One training. `recipe` is already at its scale. `round` counts prunings (one-shot: steps of the density grid)."""
 
     recipe: Recipe
-    strategy: str  # "iterative" | "one-shot"
-    control: str  # "winning ticket" | "random reinit"
+    strategy: str  # "iterative" | "one-shot" | "continued"
+    control: str  # a key of STANDS_ON, or "continued training", of which the masks of that strategy come
     trial: int
     round: int
     draw: int = 0
+    noise: float = 0.0
 
     @cached_property
     def parent(self) -> "Node | None":
-        """The training whose final weights decide this node's mask: none for the unpruned network."""
-        if self.round == 0:
+        """The training whose final weights decide this node's mask: none where no training does."""
+        if not self.round or "mask" not in STANDS_ON[self.control]:
             return None
-        before = self.round - 1 if self.strategy == "iterative" else 0
-        return Node(self.recipe, "iterative" if before == 0 else self.strategy, "winning ticket", self.trial, before)
+        before = 0 if self.strategy == "one-shot" else self.round - 1
+        if not before:
+            return self._unpruned
+        return replace(self, control="continued training" if self.strategy == "continued" else "winning ticket", round=before, draw=0, noise=0.0)
 
     @cached_property
-    def origin(self) -> "Node":
-        """The unpruned network of this trial: its initial weights are what a winning ticket is reset to."""
+    def origin(self) -> "Node | None":
+        """The unpruned network of this trial where this node starts from its initial weights, else none."""
+        return self._unpruned if self.round and "initial weights" in STANDS_ON[self.control] else None
+
+    @property
+    def _unpruned(self) -> "Node":
         return Node(self.recipe, "iterative", "winning ticket", self.trial, 0)
 
     @cached_property
@@ -155,10 +251,11 @@ class Node:
         spec = {
             "version": RESULTS_VERSION, "recipe": self.recipe.deciding(), "strategy": self.strategy,
             "control": self.control, "trial": self.trial, "round": self.round, "draw": self.draw,
-        }  # fmt: skip
+        } | ({"noise": self.noise} if self.noise else {})  # fmt: skip
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
         draw = f"-d{self.draw}" if self.draw else ""
-        return f"{self.recipe.network}-{self.recipe.data}-{self.strategy}-{self.control.replace(' ', '-')}-t{self.trial}-r{self.round:02d}{draw}-{digest}"
+        control = f"{self.control} {self.noise:g}" if self.noise else self.control
+        return f"{self.recipe.network}-{self.recipe.data}-{self.strategy}-{control.replace(' ', '-')}-t{self.trial}-r{self.round:02d}{draw}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -169,13 +266,23 @@ class Line:
     strategy: str = "iterative"
     control: str = "winning ticket"
     draws: int = 1  # controls with a random part: so many a ticket
+    noise: float = 0.0  # of the control "noise", in deviations of a layer's initial weights
     rounds: tuple[int, ...] | None = None  # None: all of the recipe's
-    curves: bool = False  # keep test accuracy at every evaluation, not only at early stop and end
+    shows: tuple[str, ...] = ()  # what its table has beside the usual measures
 
     def reinitialised(self, draws: int = 1) -> "Line":
         """The same masks with fresh initial weights, `draws` times a ticket (paper, Section 2)."""
-        _require(_is_count(draws), f"draws is {draws!r}: a whole number of 1 or more is needed")
-        return replace(self, control="random reinit", draws=draws)
+        return replace(self, control="random reinit", draws=_draws(draws))
+
+    def reinitialised_from_ticket(self, draws: int = 1) -> "Line":
+        """The same masks, each layer's weights drawn from its ticket's own initial weights (paper, Appendix F, Figure 17)."""
+        return replace(self, control="reinit from the ticket", draws=_draws(draws))
+
+    def with_noise(self, sigmas: float, draws: int = 1) -> "Line":
+        """The tickets with Gaussian noise on their initial weights, its deviation `sigmas` times that of each layer's
+        initialisation (paper, Appendix F, Figure 25)."""
+        _require(sigmas > 0 and math.isfinite(sigmas), f"noise is {sigmas!r}: it must be a number above 0")
+        return replace(self, control="noise", noise=float(sigmas), draws=_draws(draws))
 
     def at_rounds(self, *rounds: int) -> "Line":
         """Only these rounds are drawn (the rounds they stand on are trained all the same)."""
@@ -184,7 +291,23 @@ class Line:
 
     def with_curves(self) -> "Line":
         """Keep test accuracy and validation loss as training proceeds, for figures whose x axis is the iteration."""
-        return replace(self, curves=True)
+        return replace(self, shows=(*self.shows, *CURVES))
+
+    def stopped_on_test(self) -> "Line":
+        """Also tell the early stop by test loss, as Figures 17, 18 and 25 of the paper do, and test accuracy there."""
+        return replace(self, shows=(*self.shows, *TEST_STOP))
+
+    def distribution(self, what: str, layer: str) -> "Line":
+        """Show how a quantity is distributed over a layer; what: one of DISTRIBUTIONS; layer: such as "fc1"."""
+        _require(what in DISTRIBUTIONS, f"there is no distribution of {what!r}: choose {', '.join(DISTRIBUTIONS)}")
+        names = [each.name for each in self.recipe.layers]
+        _require(layer in names, f"there is no layer {layer!r}: choose {', '.join(names)}")
+        return replace(self, shows=(*self.shows, f"{what}, {layer}"))
+
+    @property
+    def needs_test_looks(self) -> bool:
+        """Whether test loss and accuracy are wanted at every evaluation."""
+        return bool({"test_accuracy", *TEST_STOP} & set(self.shows))
 
     def nodes(self, scale: str, trials: int | None = None) -> list[Node]:
         """The trainings this line shows at a scale, in order of rounds; `trials=None` takes the scale's own number."""
@@ -194,6 +317,8 @@ class Line:
         _require(_is_count(trials), f"trials is {trials!r}: give a whole number of 1 or more, or None for the scale's own")
         grid = recipe.one_shot_grid if self.strategy == "one-shot" else range(recipe.rounds + 1)
         wanted = [r for r in grid if self.rounds is None or r in self.rounds]
+        if self.strategy != "one-shot":
+            _check_something_is_left(recipe, max(wanted, default=0))
         if self.control == "winning ticket":
             return [self._node(recipe, trial, r, 0) for r in wanted for trial in range(trials)]
         draws = min(self.draws, recipe.draws)  # a control of the unpruned network would be another unpruned network
@@ -208,25 +333,58 @@ class Line:
         else:
             facts.append(("rounds", small.rounds, full.rounds))
         if self.control != "winning ticket":
-            facts.append(("reinitialisations a ticket", min(self.draws, small.draws), self.draws))
+            facts.append((f"{DRAWN.get(self.control, 'draws')} a ticket", min(self.draws, small.draws), self.draws))
         said = [f"{small.data} instead of {full.data}"] if small.data != full.data else []
         return said + [f"{ours:,} of {whole:,} {what}" for what, ours, whole in facts if ours != whole]
 
     def _node(self, recipe, trial, r, draw):
-        return Node(recipe, self.strategy if r else "iterative", self.control, trial, r, draw)
+        same = r == 0 or (r == 1 and self.strategy == "continued")  # the first pruning is of the same network
+        return Node(recipe, "iterative" if same else self.strategy, self.control, trial, r, draw, self.noise)
 
 
-# Scales: what each one shrinks, by network. `iterations` multiplies; rounds, trials and draws are upper limits.
-# `paper` shrinks nothing.
+def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
+    for r, (before, after) in enumerate(pairwise(recipe.survivors(r) for r in range(rounds + 1))):
+        for layer, count in after.items():
+            _require(
+                count < before[layer],
+                f"{rounds} rounds are too many for sizes {recipe.sizes}: after {r} of them {layer.removesuffix('.weight')} is down to "
+                f"{count} weights, of which a round prunes none; ask for rounds={r} at most",
+            )
+
+
+def _draws(draws: int) -> int:
+    _require(_is_count(draws), f"draws is {draws!r}: a whole number of 1 or more is needed")
+    return draws
+
+
+# What a pruned node takes from trainings before it. "mask": of the round before; "initial weights": of the unpruned network.
+STANDS_ON = {
+    "winning ticket": ("mask", "initial weights"),
+    "random reinit": ("mask",),
+    "reinit from the ticket": ("mask", "initial weights"),
+    "noise": ("mask", "initial weights"),
+    "continued training": ("mask",),
+    "random sparse": (),
+    "pruned before training": (),
+}
+DRAWN = {"random reinit": "reinitialisations", "random sparse": "random masks"}
+
+
+# Scales: what each one shrinks, by network, and further where less effort is asked for. `iterations` multiplies; rounds,
+# trials and draws are upper limits. `paper` shrinks nothing.
 SCALES = {
     "smoke": {
         "lenet": {
             "data": "mnist5k", "iterations": 0.004, "evaluate_every": 20, "validation": 500,
             "rounds": 8, "trials": 2, "draws": 1, "one_shot_every": 9,
+            "sweep": {"rounds": 4, "trials": 1},
         },
     },
     "laptop": {
-        "lenet": {"iterations": 0.24, "rounds": 20, "draws": 1, "one_shot_every": 3},
+        "lenet": {
+            "iterations": 0.24, "rounds": 20, "draws": 1, "one_shot_every": 3,
+            "control": {"trials": 3}, "sweep": {"rounds": 15, "trials": 1},
+        },
     },
     "paper": {},
 }  # fmt: skip

@@ -1,12 +1,12 @@
 """What is trained: the ticket of a node, made from what its parents left behind (paper, Sections 1 and 2).
 
 The whole algorithm: round 0 trains the unpruned network. A later round prunes the smallest final weights of the round
-before (one-shot: of round 0) and trains the survivors, from their initial weights (winning ticket) or from fresh ones
-(random reinit).
+before (one-shot: of round 0) and trains the survivors from their initial weights. Each control changes one part of that.
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from . import masks, models
@@ -17,8 +17,7 @@ from .training import Ticket, generator
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training hands to those that stand on it: its mask, the final weights of its layers and, from round 0, the
-    initial parameters."""
+    """What a training hands to those that stand on it: its mask, its final parameters and, from round 0, the initial ones."""
 
     mask: Mask
     final: dict[str, Tensor]
@@ -26,16 +25,48 @@ class Trained:
 
 
 def make(node: Node, parent: Trained | None = None, origin: Trained | None = None) -> Ticket:
-    """The ticket of a node. parent, origin: what `node.parent` and `node.origin` left behind; neither for round 0."""
-    network = models.build(node.recipe)
-    who = (node.strategy, node.control, node.trial, node.round, node.draw)
-    if node.round and node.control == "winning ticket":
-        initial = origin.initial
-    else:
-        initial = models.initialise(network, node.recipe.initialisation, generator("initial weights", *who))
-    if node.round:
-        mask = masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in network.layers})
-    else:
-        mask = masks.ones({layer.weight: initial[layer.weight] for layer in network.layers})
+    """The ticket of a node. parent, origin: what `node.parent` and `node.origin` left behind, where it has them."""
+    who = (node.strategy, node.control, node.trial, node.round, node.draw) + ((node.noise,) if node.noise else ())
+    mask = _mask(node, who, parent)
+    initial = _initial_weights(node, who, mask, parent, origin)
     weights = {name: value * mask[name] if name in mask else value.clone() for name, value in initial.items()}
     return Ticket(mask, weights, order=("order", *who))
+
+
+def _mask(node: Node, who: tuple, parent: Trained | None) -> Mask:
+    layers = node.recipe.layers
+    if parent:
+        return masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in layers})
+    full = masks.ones({layer.weight: torch.empty(layer.shape) for layer in layers})
+    if node.control == "random sparse":
+        return masks.random_mask(full, node.recipe.survivors(node.round), generator("mask", *who))
+    if node.control == "pruned before training":
+        return masks.keep_largest(_unpruned_weights(node), full, node.recipe.survivors(node.round))
+    return full
+
+
+def _initial_weights(node: Node, who: tuple, mask: Mask, parent: Trained | None, origin: Trained | None) -> dict[str, Tensor]:
+    random = generator("initial weights", *who)
+    match node.control:
+        case "winning ticket" if node.round:
+            return origin.initial
+        case "continued training":
+            return parent.final
+        case "pruned before training":
+            return _unpruned_weights(node)
+        case "noise":
+            noise = {layer.weight: node.noise * node.recipe.sigma(layer) * torch.randn(layer.shape, generator=random) for layer in node.recipe.layers}
+            return {name: value + noise.get(name, 0) for name, value in origin.initial.items()}
+        case "reinit from the ticket":
+            return {name: _drawn_from(value[mask[name]], value, random) if name in mask else value for name, value in origin.initial.items()}
+    return models.initialise(node.recipe, random)
+
+
+def _unpruned_weights(node: Node) -> dict[str, Tensor]:
+    """The initial parameters of the unpruned network of a node's trial, drawn as its own training draws them."""
+    return models.initialise(node.recipe, generator("initial weights", "iterative", "winning ticket", node.trial, 0, 0))
+
+
+def _drawn_from(values: Tensor, like: Tensor, random: torch.Generator) -> Tensor:
+    """As many numbers as `like` has, drawn from `values` with replacement."""
+    return values[torch.randint(len(values), like.shape, generator=random)]

@@ -39,15 +39,13 @@ class Ticket:
 class Record:
     """What one training left behind. Accuracies are fractions, losses mean cross-entropies in nats.
 
-    iterations, val_loss, val_accuracy: (evaluations,), one every `evaluate_every` steps; test_accuracy the same, or None
-    where no figure asked for it. early_stop: iteration of the smallest validation loss, found afterwards (paper, Section 2).
-    measures: {name: value} at early stop and at the end. weights: {parameter: final value}.
+    curves: {name: (evaluations,)}, one value every `evaluate_every` steps: "iterations", "val_loss", "val_accuracy", and
+    "test_loss", "test_accuracy" where a figure asked for them. early_stop: iteration of the smallest validation loss, found
+    afterwards (paper, Section 2). measures: {name: value} at early stop and at the end. weights: {parameter: final value}.
+    A training that diverged has losses that are not numbers; it stops early before that, or at its first evaluation.
     """
 
-    iterations: np.ndarray
-    val_loss: np.ndarray
-    val_accuracy: np.ndarray
-    test_accuracy: np.ndarray | None
+    curves: dict[str, np.ndarray]
     early_stop: int
     measures: dict[str, float]
     weights: dict[str, Tensor]
@@ -75,12 +73,12 @@ def train(
     data: Data,
     recipe: Recipe,
     device: torch.device | str = "cpu",
-    curves: bool = False,
+    test_looks: bool = False,
     progress: Callable[[int], None] = lambda iterations: None,
 ) -> list[Record]:
     """Train every ticket by the recipe, all in one batch; one record each.
 
-    curves: also keep test accuracy at every evaluation. progress: called with the iterations done since the last call.
+    test_looks: look at the test set at every evaluation too. progress: called with the iterations done since the last call.
     Pruned weights are exactly zero throughout: their gradients are, so no optimiser moves them.
     """
     network = models.build(recipe)
@@ -99,7 +97,8 @@ def train(
     best_loss = torch.full((len(tickets),), torch.inf, device=device)
     orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
-    looks = []  # a row an evaluation: iteration, then (loss, accuracy[, test accuracy]) of each ticket
+    looked_at = ("validation", "test") if test_looks else ("validation",)
+    looks = []  # a row an evaluation: iteration, then (loss, accuracy) of each ticket on what is looked at
     for start in range(0, recipe.iterations, recipe.evaluate_every):
         steps = min(recipe.evaluate_every, recipe.iterations - start)
         chosen = torch.stack([next(order) for order in orders], 2)[:steps].to(device)  # (steps, batch, trials)
@@ -110,12 +109,12 @@ def train(
                 gradients.flat.mul_(alive)
             optimiser.step()
         full = values.full()
-        loss, accuracy = evaluate(network, full, *splits["validation"])
-        better = loss < best_loss
-        best_loss = torch.where(better, loss, best_loss)
+        seen = [value for split in looked_at for value in evaluate(network, full, *splits[split])]
+        loss = seen[0]
+        better = loss < best_loss if looks else torch.ones_like(loss, dtype=torch.bool)
+        best_loss = torch.fmin(loss, best_loss)
         for name, stacked in full.items():
             best[name][better] = stacked[better]
-        seen = [loss, accuracy, evaluate(network, full, *splits["test"])[1]] if curves else [loss, accuracy]
         looks.append((start + steps, torch.stack(seen).cpu().numpy()))
         progress(steps)
 
@@ -127,19 +126,28 @@ def train(
         for what, value in zip(("loss", "accuracy"), evaluate(network, parameters, *splits[split]))
     }
     iterations = np.array([iteration for iteration, _ in looks])
-    seen = np.stack([row for _, row in looks])  # (evaluations, 2 or 3, trials)
+    seen = np.stack([row for _, row in looks])  # (evaluations, 2 or 4, trials)
     return [_record(i, iterations, seen[..., i], measured, full) for i in range(len(tickets))]
 
 
 def _record(i: int, iterations: np.ndarray, seen: np.ndarray, measured: dict, final: dict[str, Tensor]) -> Record:
-    val_loss, val_accuracy = seen[:, 0], seen[:, 1]
-    stop = int(np.argmin(np.where(np.isnan(val_loss), np.inf, val_loss)))
+    curves = {"iterations": iterations, **dict(zip(("val_loss", "val_accuracy", "test_loss", "test_accuracy"), seen.T))}
+    stop = _smallest(curves["val_loss"])
     measures = {name: float(value[i]) for name, value in measured.items()}
     for moment, at in (("early_stop", stop), ("end", -1)):
-        measures[f"val_loss_at_{moment}"] = float(val_loss[at])
-        measures[f"val_accuracy_at_{moment}"] = float(val_accuracy[at])
+        for name in ("val_loss", "val_accuracy"):
+            measures[f"{name}_at_{moment}"] = float(curves[name][at])
+    measures["diverged"] = float(np.isnan(curves["val_loss"][-1]))
+    if "test_loss" in curves:
+        at = _smallest(curves["test_loss"])
+        measures["early_stop_iteration_test"] = float(iterations[at])
+        measures["test_accuracy_at_early_stop_test"] = float(curves["test_accuracy"][at])
     weights = {name: stacked[i].cpu().clone() for name, stacked in final.items()}
-    return Record(iterations, val_loss, val_accuracy, seen[:, 2] if seen.shape[1] == 3 else None, int(iterations[stop]), measures, weights)
+    return Record(curves, int(iterations[stop]), measures, weights)
+
+
+def _smallest(losses: np.ndarray) -> int:
+    return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
 
 
 def evaluate(network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lottery_nb import Recipe, data, masks, plans, training
+from lottery_nb import Recipe, data, lenet, masks, plans, training
 from lottery_nb.store import Store
 
 tiny = Recipe(network="lenet", data="mnist5k", sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)
@@ -81,12 +81,12 @@ def test_pruned_weights_stay_zero_and_a_batch_changes_nothing(changes, store):
     nodes = [node for node in tiny.iterative().nodes("paper") if node.round == 2]
     made = [tickets.make(node, plans._trained(store, node.parent), plans._trained(store, node.origin)) for node in nodes]
     digits = data.load("mnist5k", validation=500)
-    together = training.train(made, digits, recipe, curves=True)
-    alone = [training.train([ticket], digits, recipe, curves=True)[0] for ticket in made]
+    together = training.train(made, digits, recipe, test_looks=True)
+    alone = [training.train([ticket], digits, recipe, test_looks=True)[0] for ticket in made]
     for ticket, one, other in zip(made, together, alone):
         assert one.early_stop == other.early_stop
-        assert one.iterations.tolist() == [10, 20, 30]
-        torch.testing.assert_close(one.val_loss, other.val_loss, rtol=1e-4, atol=1e-5)
+        assert one.curves["iterations"].tolist() == [10, 20, 30]
+        torch.testing.assert_close(one.curves["val_loss"], other.curves["val_loss"], rtol=1e-4, atol=1e-5)
         for name, value in one.weights.items():
             torch.testing.assert_close(value, other.weights[name], rtol=1e-4, atol=1e-5)
             if name in ticket.mask:
@@ -100,13 +100,17 @@ def test_early_stop_is_the_smallest_validation_loss_and_its_accuracies_are_measu
     recipe = tiny.but(iterations=300, evaluate_every=20, learning_rate=0.02)
     digits = data.load("mnist5k", validation=500)
     ticket = tickets.make(recipe.iterative().nodes("paper", 1)[0])
-    record = training.train([ticket], digits, recipe, curves=True)[0]
-    stop = record.val_loss.argmin()
-    assert 0 < stop < len(record.iterations) - 1, "this training was chosen to overfit"
-    assert record.early_stop == record.iterations[stop]
-    assert record.measures["val_loss_at_early_stop"] == record.val_loss[stop]
-    assert record.measures["test_accuracy_at_early_stop"] == record.test_accuracy[stop]
-    assert record.measures["test_accuracy_at_end"] == record.test_accuracy[-1]
+    record = training.train([ticket], digits, recipe, test_looks=True)[0]
+    curves = record.curves
+    stop, on_test = curves["val_loss"].argmin(), curves["test_loss"].argmin()
+    assert 0 < stop < len(curves["iterations"]) - 1, "this training was chosen to overfit"
+    assert record.early_stop == curves["iterations"][stop]
+    assert record.measures["val_loss_at_early_stop"] == curves["val_loss"][stop]
+    assert record.measures["test_accuracy_at_early_stop"] == curves["test_accuracy"][stop]
+    assert record.measures["test_accuracy_at_end"] == curves["test_accuracy"][-1]
+    assert record.measures["early_stop_iteration_test"] == curves["iterations"][on_test]
+    assert record.measures["test_accuracy_at_early_stop_test"] == curves["test_accuracy"][on_test]
+    assert record.measures["diverged"] == 0
     assert record.measures["train_loss_at_end"] < record.measures["train_loss_at_early_stop"]
 
 
@@ -115,3 +119,104 @@ def test_batches_see_every_image_once_an_epoch():
     stream = torch.cat([next(batches).flatten() for _ in range(5)])  # two epochs
     assert sorted(stream[:50].tolist()) == sorted(stream[50:].tolist()) == list(range(50))
     assert stream[:50].tolist() != stream[50:].tolist()
+
+
+# --- controls and variants: each keeps its promise -------------------------------------------------------------------
+
+
+def ticket_of(node, store):
+    from lottery_nb import tickets
+
+    return tickets.make(node, *(plans._trained(store, other) if other else None for other in (node.parent, node.origin)))
+
+
+def last(line):
+    return line.nodes("paper")[-1]
+
+
+@pytest.fixture
+def winner(store):
+    return ticket_of(last(tiny.iterative()), store)
+
+
+def test_random_sparse_keeps_every_layers_count_and_stands_on_nothing(store, winner):
+    node = last(tiny.random_sparse(2))
+    assert (node.parent, node.origin, node.draw) == (None, None, 1)
+    random, other = ticket_of(node, store), ticket_of(tiny.random_sparse(2).nodes("paper")[-2], store)
+    for name, mask in random.mask.items():
+        assert int(mask.sum()) == int(winner.mask[name].sum())
+        assert not torch.equal(mask, winner.mask[name])
+        assert not torch.equal(mask, other.mask[name])
+        assert not random.weights[name][~mask].any()
+
+
+def test_noise_has_the_stated_deviation_and_the_tickets_mask(store, winner):
+    half, three = (ticket_of(last(tiny.iterative().with_noise(sigmas)), store) for sigmas in (0.5, 3))
+    for layer in tiny.layers[:2]:  # the output layer is too small to measure
+        mask = winner.mask[layer.weight]
+        for sigmas, noisy in ((0.5, half), (3, three)):
+            assert torch.equal(noisy.mask[layer.weight], mask)
+            noise = (noisy.weights[layer.weight] - winner.weights[layer.weight])[mask]
+            assert noise.std().item() == pytest.approx(sigmas * (2 / sum(layer.fans)) ** 0.5, rel=0.15)
+            assert noise.mean().abs() < noise.std() / 5
+    assert torch.equal(half.weights["fc1.bias"], winner.weights["fc1.bias"])
+    assert last(tiny.iterative().with_noise(0.5)).key != last(tiny.iterative().with_noise(3)).key
+
+
+def test_a_reinit_from_the_ticket_draws_from_its_layers_own_initial_weights(store, winner):
+    drawn = ticket_of(last(tiny.iterative().reinitialised_from_ticket()), store)
+    for name, mask in winner.mask.items():
+        assert torch.equal(drawn.mask[name], mask)
+        assert set(drawn.weights[name][mask].tolist()) <= set(winner.weights[name][mask].tolist())
+        assert not torch.equal(drawn.weights[name], winner.weights[name])
+
+
+def test_pruning_before_training_looks_only_at_initial_weights(store, winner):
+    node = last(tiny.pruned_before_training())
+    assert (node.parent, node.origin) == (None, None)
+    ticket, initial = ticket_of(node, store), plans._trained(store, last(tiny.iterative()).origin).initial
+    for name, mask in ticket.mask.items():
+        assert int(mask.sum()) == int(winner.mask[name].sum())
+        assert torch.equal(ticket.weights[name], initial[name] * mask)
+        assert initial[name][~mask].abs().max() <= initial[name][mask].abs().min()
+
+
+def test_continued_training_never_resets_but_its_tickets_do(store):
+    line = tiny.continued()
+    plans.train_missing(plans.wanted_nodes([{"continued": line}], "paper"), store)
+    node = last(line)
+    chain = [node.parent, node.parent.parent, node.parent.parent.parent]
+    assert [(each.strategy, each.control, each.round) for each in chain] == [
+        ("continued", "continued training", 2), ("continued", "continued training", 1), ("iterative", "winning ticket", 0),
+    ]  # fmt: skip
+    for after, before in zip(chain, chain[1:]):
+        ticket, left = ticket_of(after, store), plans._trained(store, before)
+        for name, value in ticket.weights.items():  # biases too
+            assert torch.equal(value, left.final[name] * ticket.mask[name] if name in ticket.mask else left.final[name])
+    shown, unpruned = ticket_of(node, store), plans._trained(store, node.origin)
+    for name, mask in shown.mask.items():
+        assert torch.equal(shown.weights[name], unpruned.initial[name] * mask)
+        assert not (mask & ~plans._trained(store, node.parent).mask[name]).any()
+    first = line.nodes("paper")[2]
+    assert (first.round, first.strategy) == (1, "iterative"), "the first pruning is the same either way, and trained once"
+
+
+def test_gaussian_initial_weights_have_one_deviation_in_all_layers():
+    from lottery_nb import models
+
+    recipe = lenet.but(initialisation="gaussian", init_std=0.1)
+    for layer, value in zip(recipe.layers, (value for name, value in models.initialise(recipe, training.generator("std")).items() if "weight" in name)):
+        assert value.std().item() == pytest.approx(0.088, rel=0.05), layer
+        assert value.abs().max() <= 0.2
+
+
+def test_a_training_that_diverges_is_recorded_and_those_after_it_go_on():
+    recipe = tiny.but(optimiser="sgd", learning_rate=1e9, iterations=8)
+    store = Store()
+    plans.train_missing(plans.wanted_nodes([{"hopeless": recipe.iterative()}], "paper"), store)
+    records = [store.record(node.key) for node in recipe.iterative().nodes("paper")]
+    assert all(record["measures"]["diverged"] == 1 for record in records)
+    assert all(record["early_stop"] == 2 for record in records)
+    table = plans.run({"hopeless": recipe.iterative()}, scale="paper")
+    assert table[table.metric == "diverged"].value.tolist() == [1.0] * 8
+    assert (table[table.metric == "test_accuracy_at_early_stop"].value < 0.2).all()

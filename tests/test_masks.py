@@ -30,7 +30,7 @@ def test_only_survivors_are_pruned_and_only_by_magnitude():
 def test_ladder_of_lenet_is_the_papers_to_the_printed_digit():
     network = models.build(lenet)
     node = lenet.iterative().nodes("paper", trials=1)[1]
-    weights = models.initialise(network, "glorot", generator("ladder"))
+    weights = models.initialise(lenet, generator("ladder"))
     mask = masks.ones({layer.weight: weights[layer.weight] for layer in network.layers})
     rates = {layer.weight: node.rates[layer.kind] for layer in network.layers}
     ladder = []
@@ -47,9 +47,12 @@ def test_one_shot_grid_is_the_papers():
     assert [percent[i] for i in (1, 2, 3, 13, 33, 38, 39)] == pytest.approx([97.5, 95.01, 92.51, 67.56, 17.65, 5.18, 2.68], abs=0.0101)
 
 
-def test_random_mask_keeps_each_layers_count_and_moves_it():
-    mask = {"a": torch.arange(1000).view(10, 100) < 137, "b": torch.arange(50) < 7}
-    shuffled = masks.random_mask(mask, generator("shuffle"))
-    assert {name: int(layer.sum()) for name, layer in shuffled.items()} == {"a": 137, "b": 7}
-    assert not torch.equal(shuffled["a"], mask["a"])
-    assert shuffled["a"].shape == (10, 100)
+def test_random_masks_have_the_counts_asked_for_at_random_positions():
+    full = masks.ones({"a": torch.empty(10, 100), "b": torch.empty(50)})
+    one, other = (masks.random_mask(full, {"a": 137, "b": 7}, generator("shuffle", draw)) for draw in range(2))
+    for mask in (one, other):
+        assert {name: int(layer.sum()) for name, layer in mask.items()} == {"a": 137, "b": 7}
+        assert mask["a"].shape == (10, 100)
+    assert not torch.equal(one["a"], other["a"])
+    halves = one["a"][:5].sum(), one["a"][5:].sum()
+    assert abs(halves[0] - halves[1]) < 50, "positions are spread evenly"

@@ -12,7 +12,7 @@ def network():
 
 
 def stacked(network, trials):
-    each = [models.initialise(network, "glorot", generator("test", trial)) for trial in range(trials)]
+    each = [models.initialise(lenet, generator("test", trial)) for trial in range(trials)]
     return {name: torch.stack([one[name] for one in each]) for name in each[0]}
 
 
@@ -26,7 +26,7 @@ def test_any_sizes():
 
 
 def test_initial_weights_are_a_normal_truncated_at_two_sigma(network):
-    parameters = models.initialise(network, "glorot", generator("test"))
+    parameters = models.initialise(lenet, generator("test"))
     for layer, limit in zip(network.layers, (0.0859, 0.1414, 0.2697)):  # where the paper's Figure 15 stops
         weight = parameters[layer.weight]
         assert weight.abs().max() <= limit + 5e-5
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_autograd(network, batch):
 
 
 def test_packed_gradients_are_the_survivors_of_autograd(network, batch):
-    each = [models.initialise(network, "glorot", generator("test", trial)) for trial in range(3)]
+    each = [models.initialise(lenet, generator("test", trial)) for trial in range(3)]
     mask = torch.rand(3, 300, 784, generator=generator("mask")) < 0.05
     for trial, parameters in enumerate(each):
         parameters["fc1.weight"] *= mask[trial]

@@ -32,7 +32,7 @@ def trained(monkeypatch):
 def test_a_table_is_tidy_and_says_where_it_came_from(capsys):
     table = run(PLAN, scale="paper")
     assert tuple(table.columns) == plans.COLUMNS
-    assert not table.isna().any().any()
+    assert not table.drop(columns="x").isna().any().any()
     assert not table.duplicated(["line", "node", "metric", "iteration"]).any()
     assert table.groupby("line").node.nunique().to_dict() == {"ticket": 8, "reinit": 12}
     stops = table[table.metric == "early_stop_iteration"]
@@ -58,7 +58,7 @@ def test_only_what_is_new_is_trained(trained):
 def test_lines_of_two_plans_share_nodes():
     wanted = plans.wanted_nodes([PLAN, {"same, other label": tiny.iterative().at_rounds(3).with_curves()}], "paper")
     assert len(wanted) == 8 + 12
-    assert [wish.node.round for wish in wanted.values() if wish.curves] == [3, 3]
+    assert [wish.node.round for wish in wanted.values() if wish.needs] == [3, 3]
 
 
 def test_ancestors_of_a_drawn_round_are_trained_and_not_shown(trained):

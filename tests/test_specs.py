@@ -17,9 +17,10 @@ def test_keys_stay_as_they_are():
 def test_defaults_stay_as_they_are():
     """Keys leave defaults out, so a default may never change its value."""
     assert {f.name: f.default for f in fields(Recipe) if f.name not in ("network", "data", "iterations")} == {
-        "sizes": (300, 100), "scaling": "unit", "initialisation": "glorot", "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
+        "sizes": (300, 100), "scaling": "unit", "initialisation": "glorot", "init_std": 0.0, "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
         "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "batch": 60, "evaluate_every": 100, "validation": 5000, "split_seed": 0, "prune_fc": 0.2,
         "prune_output": 0.1, "one_shot_step": 0.025, "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1,
+        "effort": "main",
     }  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def test_parents():
     assert (ticket.parent.round, ticket.origin.round, shot.parent.round) == (4, 0, 0)
     assert reinit.round == 5
     assert reinit.parent == ticket.parent, "a reinit has its ticket's mask"
-    assert ticket.origin.parent is None
+    assert (ticket.origin.parent, ticket.origin.origin) == (None, None)
+    assert reinit.origin is None, "its weights are its own"
 
 
 def test_scales_shrink_what_they_say():
