@@ -15,6 +15,7 @@ import pandas as pd
 from . import claims, plans
 from .errors import LotteryError
 from .plans import Plan
+from .specs import SCALES
 from .store import ROOT, Store
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
@@ -144,6 +145,7 @@ def build() -> Path:
     _first_picture()
     sheets = judged()
     (PAGES / "totals.md").write_text(totals(sheets))
+    (PAGES / "sharing.md").write_text(sharing_table())
     (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
     if done.returncode:
@@ -193,6 +195,18 @@ def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
         lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
         lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
     return "\n".join(lines)
+
+
+def sharing(scale: str) -> tuple[int, int]:
+    """How many trainings the figures ask for at a scale, each with all that it stands on, and how many of them are distinct."""
+    needed = [plans.with_ancestors(plans.wanted_nodes([figure.plan], scale)) for figure in figures()]
+    return sum(map(len, needed)), len(set().union(*needed))
+
+
+def sharing_table() -> str:
+    """`sharing` at every scale, as a Markdown table."""
+    rows = [f"| `{scale}` | {asked:,} | {distinct:,} |" for scale in SCALES for asked, distinct in [sharing(scale)]]
+    return "\n".join(["| scale | trainings that the figures ask for | distinct |", "| --- | ---: | ---: |", *rows, ""])
 
 
 def status() -> list[dict]:

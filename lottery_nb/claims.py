@@ -62,7 +62,9 @@ class Claim:
             base = _value_at(rows, {**self.of, **self.against})
             if base is None:
                 return None
-            value = {"difference": value - base, "relative": value / base - 1, "ratio": value / base}[self.as_]
+            with np.errstate(all="ignore"):
+                ratio = float(np.divide(value, base))
+            value = {"difference": value - base, "relative": ratio - 1, "ratio": ratio}[self.as_]
         return value * (100 if self.unit in HUNDREDTHS else 1)
 
     def show(self, value: float | None) -> str:

@@ -4,12 +4,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-BINS = {  # edges; the paper draws weights no further than these, movement and growth no further than 0.5
-    "initial weights": np.linspace(-0.28, 0.28, 113),
-    "movement": np.linspace(0, 0.5, 51),
-    "growth": np.linspace(-0.25, 0.5, 76),
-    "connections": np.linspace(-0.01, 1.01, 52),  # a bin each 2 %
-}
+RANGES = {"initial": (-0.28, 0.28), "movement": (0.0, 0.5), "growth": (-0.25, 0.5)}  # no further than the paper draws
 
 
 def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[float, float]]:
@@ -26,19 +21,30 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     chosen = mask if side == "in the ticket" else ~mask
     match quantity:
         case "initial":
-            return _histogram(initial[mask], BINS[what])
+            return _histogram(initial[mask], RANGES[quantity], _bins(mask.size))
         case "movement":
-            return _histogram(np.abs(trained - initial)[chosen], BINS[quantity])
+            return _histogram(np.abs(trained - initial)[chosen], RANGES[quantity], _bins(mask.size))
         case "growth":
-            return _histogram((np.abs(trained) - np.abs(initial))[chosen], BINS[quantity])
+            return _histogram((np.abs(trained) - np.abs(initial))[chosen], RANGES[quantity], _bins(mask.size))
         case "incoming":
-            return _histogram(mask.mean(1), BINS["connections"])
+            return _shares(mask.mean(1), mask.shape[1])
         case "outgoing":
-            return _histogram(mask.mean(0), BINS["connections"])
+            return _shares(mask.mean(0), mask.shape[0])
     raise ValueError(metric)
 
 
-def _histogram(values: np.ndarray, edges: np.ndarray) -> list[tuple[float, float]]:
-    counts, _ = np.histogram(values, edges)
+def _bins(weights: int) -> int:
+    """A layer has the same bins at every density, a small layer fewer."""
+    return min(100, round(2.8 * weights ** (1 / 3)))
+
+
+def _shares(values: np.ndarray, of: int) -> list[tuple[float, float]]:
+    """Shares of so many connections: a bin each 2 %, or each connection where that is more."""
+    bins = min(51, of + 1)
+    return _histogram(values, (-0.5 / (bins - 1), 1 + 0.5 / (bins - 1)), bins)
+
+
+def _histogram(values: np.ndarray, span: tuple[float, float], bins: int) -> list[tuple[float, float]]:
+    counts, edges = np.histogram(values, bins, span)
     width = edges[1] - edges[0]
     return [(round(float(x), 6), float(count / len(values) / width)) for x, count in zip(edges[:-1] + width / 2, counts)]

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
@@ -86,7 +86,7 @@ def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto")
 
     Another process may be at work in the same store: what it has under its locks is waited for, not trained twice.
     """
-    pending = _with_ancestors(wanted, store)
+    pending = with_ancestors(wanted, lambda wish: _stored(store, wish))
     if not pending:
         return
     from . import training  # torch is imported only where something is trained
@@ -114,14 +114,14 @@ def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto")
                 del pending[key]
 
 
-def _with_ancestors(wanted: dict[str, Wanted], store: Store) -> dict[str, Wanted]:
-    """What is wanted and what it stands on, less what is stored; parents before children."""
+def with_ancestors(wanted: dict[str, Wanted], done: Callable[[Wanted], bool] = lambda wish: False) -> dict[str, Wanted]:
+    """What is wanted and what it stands on, less what is done."""
     pending: dict[str, Wanted] = {}
 
     def add(wish: Wanted) -> None:
         node = wish.node
         wish = wish.also(pending.get(node.key)).also(wanted.get(node.key))
-        if wish == pending.get(node.key) or _stored(store, wish):
+        if wish == pending.get(node.key) or done(wish):
             return
         for before in filter(None, (node.parent, node.origin)):
             add(Wanted(before, needs=frozenset({"final biases"} if node.control == "continued training" else ())))

@@ -20,13 +20,23 @@ DASHES = ("-", (0, (5, 1.5)), "-", (0, (5, 1.5)), "-", "-", "-", "-")
 TICKS = (100, 41, 17, 7, 2.9, 1.2, 0.5, 0.2)  # percent: every fourth round of Lenet
 LABELS = {
     "early_stop_iteration": "Early-stop iteration (thousands)",
+    "early_stop_iteration_test": "Early-stop iteration by test loss (thousands)",
+    "test_accuracy_at_early_stop_test": "Test accuracy there (%)",
+    "val_accuracy_at_early_stop": "Validation accuracy at early stop (%)",
     "test_accuracy_at_early_stop": "Test accuracy at early stop (%)",
     "train_accuracy_at_early_stop": "Training accuracy at early stop (%)",
     "test_accuracy_at_end": "Test accuracy at the end (%)",
     "train_accuracy_at_end": "Training accuracy at the end (%)",
     "test_accuracy": "Test accuracy (%)",
     "val_loss": "Validation loss",
+    "initial": "Initial weight",
+    "movement": "Distance moved in training",
+    "growth": "Growth in magnitude in training",
+    "incoming": "Share of a unit's inputs that survive",
+    "outgoing": "Share of a unit's outputs that survive",
 }
+SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
+DIVERGED = "a trial diverged"
 BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9, "axes.titlesize": 9, 
@@ -35,20 +45,20 @@ STYLE = {
 }  # fmt: skip
 
 
-def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """A figure in the book's style and its axes, row by row."""
+def panels(rows: int, columns: int, height: float = 2.7) -> tuple[Figure, list[Axes]]:
+    """A figure in the book's style and its axes, row by row; height: of a panel, in inches."""
     plt.rcParams.update(STYLE)
     if "inline" in plt.get_backend():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
-    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.7 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, height * rows), squeeze=False, layout="constrained")
     return figure, list(axes.flat)
 
 
-def early_stop_vs_density(table: pd.DataFrame, ax: Axes, **how) -> None:
+def early_stop_vs_density(table: pd.DataFrame, ax: Axes, metric: str = "early_stop_iteration", **how) -> None:
     """The iteration of the smallest validation loss over density; see `metric_vs_density`."""
-    metric_vs_density(table, ax, "early_stop_iteration", **how)
+    metric_vs_density(table, ax, metric, **how)
 
 
 def accuracy_vs_density(table: pd.DataFrame, ax: Axes, metric: str = "test_accuracy_at_early_stop", **how) -> None:
@@ -56,31 +66,109 @@ def accuracy_vs_density(table: pd.DataFrame, ax: Axes, metric: str = "test_accur
     metric_vs_density(table, ax, metric, **how)
 
 
-def metric_vs_density(table: pd.DataFrame, ax: Axes, metric: str, paper: str | None = None, lines: list[str] | None = None, log: bool = True) -> None:
+def metric_vs_density(
+    table: pd.DataFrame,
+    ax: Axes,
+    metric: str,
+    paper: str | None = None,
+    lines: list[str] | None = None,
+    network: str = "",
+    log: bool = True,
+    ordered: bool = False,
+    weights: dict[str, int] | None = None,
+) -> None:
     """Draw a metric of each line over density, the paper's curves behind.
 
-    metric: of the table; paper: the figure whose curves are drawn, such as "fig04"; lines: only these; log: as in most
-    of the paper's figures, else linear. Densities fall from left to right.
+    metric: of the table; paper: the figure whose curves are drawn, such as "fig04"; lines: only these; network: only lines
+    whose name begins with it, and without it; log: as in most of the paper's figures, else linear; ordered: colours from
+    dark to light, for lines that differ in one number; weights: {line: weights of its unpruned network} to draw weights
+    remaining in place of density. Densities fall from left to right. Accuracies are drawn as low as in the paper.
     """
-    factor = 1e-3 if metric == "early_stop_iteration" else 100
-    names = list(table.line.unique())
+    factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
+    names = [name for name in table.line.unique() if name.startswith(network)]
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     for i, name in enumerate(names):
         if lines and name not in lines:
             continue
-        colour = COLOURS[i % len(COLOURS)]
-        _behind(ax, theirs[theirs.line == name].sort_values("density"), factor, colour)
+        unit = weights[name] / 1000 if weights else 100
+        look = _look(i, len(names), ordered)
+        _behind(ax, theirs[theirs.line == name].sort_values("density"), unit, factor, look["color"], shaded=not ordered)
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
-            ax.errorbar(
-                100 * ours.density, ours["mean"], bars, color=colour, marker=MARKERS[i % 8], linestyle=DASHES[i % 8], label=name, elinewidth=0.8, capsize=1.5
-            )
-    _density_axis(ax, log)
-    if metric == "early_stop_iteration":
+            ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
+    if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table, factor)
         ax.set_ylim(bottom=0)
-    ax.set_title(LABELS.get(metric, metric))
+    elif len(theirs):
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], factor * theirs["min"].min() - 0.3))
+    _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
+    _weights_axis(ax) if weights else _density_axis(ax, log)
+    ax.set_title(network.strip() or LABELS.get(metric, metric))
+
+
+def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
+    """The three panels of the paper's Figures 3 and 11: tickets that learn ever faster, ever more slowly, and beside reinits."""
+    figure, axes = panels(2, 2)
+    tickets = [("winning ticket", r) for r in (0, 3, 7, 12, 15, 18)]
+    reinits = [("random reinit", r) for r in (3, 7)]
+    for ax, shown in zip(axes, (tickets[:3], tickets[:1] + tickets[2:], tickets[:3] + reinits)):
+        curves(table, ax, shown, metric, paper)
+    legend(figure, axes[:3], at=axes[3])
+    return figure
+
+
+def speed_and_accuracy(table: pd.DataFrame, accuracy: str, stop: str = "early_stop_iteration", columns: int = 2, **how) -> Figure:
+    """Two panels, when training would stop early and an accuracy, over density, with a legend of so many columns; see
+    `metric_vs_density`."""
+    figure, axes = panels(1, 2)
+    early_stop_vs_density(table, axes[0], stop, **how)
+    accuracy_vs_density(table, axes[1], accuracy, **how)
+    legend(figure, axes, columns=columns)
+    return figure
+
+
+def distributions(table: pd.DataFrame, shown: list[tuple[str | None, int, list[str]]], paper: str | None = None) -> Figure:
+    """A panel for each (title, round, lines) in `shown`, and a legend; see `distribution`."""
+    figure, axes = panels((len(shown) + 1) // 2, 2)
+    for ax, (title, r, lines) in zip(axes, shown):
+        distribution(table, ax, lines, r, paper, title)
+    legend(figure, axes[: len(shown)], at=axes[-1] if len(shown) % 2 else None)
+    return figure
+
+
+def distribution(table: pd.DataFrame, ax: Axes, shown: list[str], r: int, paper: str | None = None, title: str | None = None) -> None:
+    """Draw how a quantity is distributed over a layer at round `r`, a line of `shown` each, the paper's curves behind.
+
+    The mean over trials of each bin's probability density, with a band from minimum to maximum. title: a layer, which the
+    names of the lines then begin with; None gives the density of the network.
+    """
+    rows = table[table.line.isin(shown) & (table["round"] == r) & table.x.notna()]
+    if rows.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, f"round {r}: not at this scale", ha="center")
+        return
+    heights = []
+    for name, colour in zip(shown, COLOURS):
+        mine = rows[rows.line == name]
+        metric = mine.metric.iloc[0]
+        ours = mine.groupby("x", as_index=False).value.agg(["mean", "min", "max"])
+        filled = ours.index[ours["max"] > 0]
+        ours = ours[max(filled[0] - 1, 0) : filled[-1] + 2]
+        theirs = _papers(table, paper, metric)
+        theirs = theirs[(theirs.line == name) & (theirs["round"] == r)]
+        if len(theirs):
+            ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
+        ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1])
+        ax.fill_between(ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0)
+        heights += [*ours["mean"]]
+    ax.set_xlabel(LABELS[metric.split()[0]])
+    ax.set_ylim(bottom=0)
+    *_, second, highest = sorted(heights)
+    if highest > 2 * second:  # a spike, which would flatten all else
+        ax.set_ylim(top=1.6 * second)
+        ax.annotate(f" up to {highest:.0f}", (ours.x.iloc[0], 1.6 * second), va="top", fontsize=7, color="#666666")
+    ax.set_title(title or f"{100 * rows.density.iloc[0]:.1f} % of the weights remain")
 
 
 def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: str = "test_accuracy", paper: str | None = None) -> None:
@@ -110,14 +198,14 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
     ax.set_title(LABELS.get(metric, metric))
 
 
-def legend(figure: Figure, axes: list[Axes], at: Axes | None = None) -> None:
+def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     if any(line.get_linestyle() == BEHIND["linestyle"] for ax in axes for line in ax.lines):
-        shaded = " (shaded: its minimum to maximum)" if any(ax.containers for ax in axes) else ""  # curves shade our own spread
+        shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
         entries[f"the paper{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
     if at is None:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2)
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
     else:
         at.set_axis_off()
         at.legend(entries.values(), entries.keys(), loc="center left")
@@ -138,11 +226,19 @@ def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFram
     return points[points.metric == metric]
 
 
-def _behind(ax: Axes, points: pd.DataFrame, factor: float, colour: str) -> None:
+def _look(i: int, of: int, ordered: bool) -> dict:
+    """Colour, marker and dash of the i-th line of a panel."""
+    if ordered:
+        return {"color": plt.get_cmap("viridis")(0.92 * i / max(of - 1, 1)), "marker": MARKERS[i % 8], "markersize": 3, "linewidth": 1.2}
+    return {"color": COLOURS[i % 8], "marker": MARKERS[i % 8], "linestyle": DASHES[i % 8]}
+
+
+def _behind(ax: Axes, points: pd.DataFrame, unit: float, factor: float, colour, shaded: bool) -> None:
     if points.empty:
         return
-    at = 100 * points.density
-    ax.fill_between(at, factor * points["min"], factor * points["max"], color=colour, alpha=0.13, linewidth=0, zorder=0.5)
+    at = unit * points.density
+    if shaded:
+        ax.fill_between(at, factor * points["min"], factor * points["max"], color=colour, alpha=0.13, linewidth=0, zorder=SHADE)
     ax.plot(at, factor * points["mean"], color=colour, **BEHIND)
 
 
@@ -158,6 +254,25 @@ def _density_axis(ax: Axes, log: bool) -> None:
     else:
         ax.set_xlim(103, 0)
     ax.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _weights_axis(ax: Axes) -> None:
+    ax.set_xlabel("Weights remaining (thousands)")
+    ax.set_xscale("log")
+    ax.set_xlim(1.2 * ax.dataLim.x1, 0.93 * ax.dataLim.x0)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _mark_the_diverged(ax: Axes, table: pd.DataFrame, metric: str, factor: float, weights: dict[str, int] | None) -> None:
+    """A cross where a trial's loss was no number at the end, at the edge of the panel if the mean lies beyond it."""
+    failed = table[(table.metric == "diverged") & (table.value > 0)]
+    for (name, r), rows in failed.groupby(["line", "round"]):
+        value = table.value[(table.line == name) & (table["round"] == r) & (table.metric == metric)].mean() * factor
+        low, high = ax.get_ylim()
+        at = rows.density.iloc[0] * (weights[name] / 1000 if weights else 100)
+        ax.plot(at, min(max(value, low), high), "x", color="#B00020", markersize=6, clip_on=False, zorder=5, label=DIVERGED)
 
 
 def _mark_the_end(ax: Axes, table: pd.DataFrame, factor: float) -> None:

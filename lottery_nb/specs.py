@@ -160,6 +160,11 @@ class Recipe:
         _require(not unknown, f"a recipe has no {', '.join(unknown)}: its fields are {', '.join(f.name for f in fields(self))}")
         return replace(self, **changes)
 
+    def sweep(self, **changes) -> "Recipe":
+        """This recipe with some fields changed, as one of many in a sweep: three trials at paper scale, fewer at others
+        (paper, Appendix G)."""
+        return self.but(**{"effort": "sweep", "trials": 3, **changes})
+
     def iterative(self) -> "Line":
         """Winning tickets: train, prune, reset the survivors to their initial weights, repeat (paper, Section 2)."""
         return Line(self)
@@ -304,6 +309,10 @@ class Line:
         _require(layer in names, f"there is no layer {layer!r}: choose {', '.join(names)}")
         return replace(self, shows=(*self.shows, f"{what}, {layer}"))
 
+    def by_layer(self, what: str, *labels: str) -> dict[str, "Line"]:
+        """A line for each layer of the network, first to last, that shows a distribution over it; labels: one a layer."""
+        return {label: self.distribution(what, layer.name) for label, layer in zip(labels, self.recipe.layers, strict=True)}
+
     @property
     def needs_test_looks(self) -> bool:
         """Whether test loss and accuracy are wanted at every evaluation."""
@@ -377,7 +386,7 @@ SCALES = {
         "lenet": {
             "data": "mnist5k", "iterations": 0.004, "evaluate_every": 20, "validation": 500,
             "rounds": 8, "trials": 2, "draws": 1, "one_shot_every": 9,
-            "sweep": {"rounds": 4, "trials": 1},
+            "sweep": {"rounds": 3, "trials": 1},
         },
     },
     "laptop": {

@@ -23,7 +23,7 @@ def lines(capsys):
     ("arguments", "said"),
     [
         (["run", "fig03", "--scale", "desktop"], "no scale 'desktop': choose smoke, laptop, paper"),
-        (["run", "fig99"], "no notebook of fig99: choose fig02, fig03, fig04 or all"),
+        (["run", "fig99"], "no notebook of fig99: choose fig01, fig02, fig03, fig04, fig09"),
         (["run", "fig03", "--trials", "0"], "trials is '0': give a whole number of 1 or more"),
         (["run", "fig03", "--trials", "three"], "trials is 'three'"),
         (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
@@ -63,14 +63,27 @@ def page_text(page):
 def test_status(capsys):
     assert main(["status", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["figure"] for row in rows] == [2, 3, 4]
+    assert [row["figure"] for row in rows] == [figure.number for figure in book.figures()]
     for row in rows:
         assert set(row) == {"figure", "notebook", "scale", "done", "wanted", "hours_left", "verdicts"}
         assert (ROOT / row["notebook"]).exists()
-    assert rows[0]["verdicts"] == {"reproduced": 1, "not reproduced": 0, "inconclusive": 0, "not tested at this scale": 0}
-    assert (rows[2]["scale"], rows[2]["done"], rows[2]["wanted"]) == (None, 0, 335)
+    by_figure = {row["figure"]: row for row in rows}
+    assert by_figure[2]["verdicts"] == {"reproduced": 1, "not reproduced": 0, "inconclusive": 0, "not tested at this scale": 0}
+    assert [by_figure[4][name] for name in ("scale", "done", "wanted")] == [None, 0, 335]
     assert main(["status"]) == 0
-    assert "335" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "335" in said
+    asked, distinct = book.sharing("laptop")
+    assert f"ask for {asked:,} trainings" in said
+    assert f"{distinct:,} are distinct" in said
+
+
+def test_figures_share_their_trainings(monkeypatch):
+    monkeypatch.setattr(book, "figures", lambda: [book.Figure(path) for path in sorted((ROOT / "notebooks").glob("fig1[12]_*.ipynb"))])
+    ladder, reinits = 5 * 21, 5 * 20
+    one_shot = 2 * 5 * 13
+    curves = 5 * 19 + 2 * 5  # Figure 11 stands on all rounds up to the 18th
+    assert book.sharing("laptop") == (ladder + reinits + one_shot + curves, ladder + reinits + one_shot)
 
 
 def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
@@ -109,7 +122,7 @@ def built(tmp_path_factory):
 def test_every_page_is_there_and_asks_no_other_host(built):
     pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
     assert {
-        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "bench", "references", "figures/fig02", "figures/fig03", "figures/fig04")
+        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "bench", "references", *(f"figures/{f.name}" for f in book.figures()))
     } <= set(pages)
     for name, text in pages.items():
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text), name

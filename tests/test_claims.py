@@ -138,3 +138,15 @@ def test_text_values_obey_the_rules_that_were_made_for_them():
 def test_every_claim_has_a_figure():
     notebooks = {path.name[:5] for path in (ROOT / "notebooks").glob("fig*.ipynb")}
     assert {f"fig{each.figure:02d}" for each in claims.load()} <= notebooks
+
+
+def test_moments_and_densities_of_distributions():
+    x = [-1.0, 0.0, 1.0, 2.0]
+    rows = pd.DataFrame({"line": "a", "metric": "initial weights, fc1", "density": 0.5, "iteration": 9, "x": x, "value": [0.0, 1.0, 1.0, 0.0]})
+    of = {"line": "a", "metric": "initial weights, fc1", "density": 0.5}
+    assert claim(of={**of, "moment": "mean"}, unit="plain", against=None, **{"as": "value"}).measure(rows) == pytest.approx(0.5)
+    assert claim(of={**of, "moment": "sd"}, unit="plain", against=None, **{"as": "value"}).measure(rows) == pytest.approx(0.5)
+    assert claim(of={**of, "x": -0.5}, unit="plain", against=None, **{"as": "value"}).measure(rows) == pytest.approx(0.5)
+    ratio = claim(of={**of, "x": 0.5}, against={"x": -1}, unit="x", **{"as": "ratio"})
+    assert ratio.side(ratio.measure(rows)) == "keeps", "far above a density of zero is still above"
+    assert claim(unit="plain").show(0.0312) == "+0.031"

@@ -86,3 +86,50 @@ def test_curves():
     assert ax.get_legend_handles_labels()[1] == ["100.0 %", "51.3 %"]
     plots.legend(figure, [ax, ax], at=key)
     assert [text.get_text() for text in key.get_legend().get_texts()] == ["100.0 %", "51.3 %", "the paper"]
+
+
+def test_weights_remaining_instead_of_density(table):
+    _, [ax] = plots.panels(1, 1)
+    lines = dict.fromkeys(table.line.unique(), 50000)
+    plots.accuracy_vs_density(table, ax, weights=lines, ordered=True)
+    assert ax.containers[0].lines[0].get_xdata()[0] == 50
+    assert ax.get_xlabel() == "Weights remaining (thousands)"
+    assert ax.get_xlim()[0] > 50
+
+
+def test_a_diverged_training_is_marked_and_named(table):
+    table.loc[(table.metric == "diverged") & (table["round"] == 2) & (table.trial == 0) & (table.line == "winning ticket (iterative)"), "value"] = 1.0
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax)
+    [cross] = [line for line in ax.lines if line.get_marker() == "x"]
+    assert cross.get_label() == plots.DIVERGED
+    assert cross.get_xdata()[0] == pytest.approx(64, abs=0.5)
+    low, high = ax.get_ylim()
+    assert low <= cross.get_ydata()[0] <= high
+
+
+def test_lines_of_one_network_lose_its_name(table):
+    table["line"] = "Lenet " + table.line
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax, network="Lenet")
+    assert [container.get_label() for container in ax.containers] == ["winning ticket (iterative)", "random reinit (iterative)"]
+    assert ax.get_title("left") == "Lenet"
+
+
+def test_accuracy_is_drawn_as_low_as_in_the_paper(table):
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax, paper="fig04")
+    lowest = paper.curves("fig04", 2)["min"].min()
+    assert ax.get_ylim()[0] == pytest.approx(100 * lowest - 0.3), "our tiny networks lie far below"
+
+
+def test_distributions():
+    tickets = tiny.iterative().at_rounds(0, 3)
+    table = run(tickets.by_layer("initial weights", "first hidden layer", "second hidden layer", "output layer"), scale="paper")
+    figure = plots.distributions(table, [(None, r, list(table.line.unique())) for r in (0, 3, 8)], paper="fig15")
+    first, third, missing, key = figure.axes
+    assert [len([line for line in ax.lines if line.get_linestyle() == "-"]) for ax in (first, third, missing)] == [3, 3, 0]
+    assert [ax.get_title("left") for ax in (first, third)] == ["100.0 % of the weights remain", "51.3 % of the weights remain"]
+    assert len([line for line in first.lines if line.get_linestyle() == ":"]) == 3, "the paper has these at round 0"
+    assert missing.texts[0].get_text() == "round 8: not at this scale"
+    assert [text.get_text() for text in key.get_legend().get_texts()] == ["first hidden layer", "second hidden layer", "output layer", "the paper"]

@@ -81,6 +81,13 @@ def test_rounds_beyond_a_scale_are_left_out():
         ({"momentum": 0.9}, "momentum belongs to sgd"),
         ({"evaluate_every": 60_000}, "evaluate_every is 60000"),
         ({"one_shot_step": 0}, "one_shot_step"),
+        ({"learning_rate": -0.1}, "above 0"),
+        ({"prune_fc": -0.2}, "between 0 and 1"),
+        ({"sizes": (300, 2.5)}, "positive whole number"),
+        ({"initialisation": "uniform"}, "choose glorot or gaussian"),
+        ({"initialisation": "gaussian"}, "init_std is 0.0: gaussian needs a deviation above 0"),
+        ({"init_std": 0.1}, "glorot has none to choose"),
+        ({"effort": "none"}, "choose main, control, sweep"),
         ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
     ],
 )
@@ -101,7 +108,53 @@ def test_unknown_scale():
     assert list(SCALES) == ["smoke", "laptop", "paper"]
 
 
-@pytest.mark.parametrize("make", [lambda: lenet.iterative().reinitialised(0), lambda: lenet.iterative().at_rounds(), lambda: lenet.iterative().at_rounds(-1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lenet.iterative().reinitialised(0),
+        lambda: lenet.iterative().at_rounds(),
+        lambda: lenet.iterative().at_rounds(-1),
+        lambda: lenet.iterative().with_noise(-1),
+        lambda: lenet.iterative().with_noise(0),
+        lambda: lenet.iterative().with_noise(float("nan")),
+        lambda: lenet.random_sparse(0),
+        lambda: lenet.iterative().distribution("colours", "fc1"),
+        lambda: lenet.iterative().distribution("growth in the ticket", "fc9"),
+    ],
+)
 def test_bad_lines(make):
     with pytest.raises(LotteryError):
         make()
+
+
+def test_more_rounds_than_weights():
+    with pytest.raises(LotteryError, match="28 rounds are too many for sizes \\(25, 9\\): after .* of them fc2 is down to 2 weights"):
+        lenet.but(sizes=(25, 9)).iterative().nodes("paper")
+    assert lenet.but(sizes=(25, 9)).iterative().nodes("smoke", 1), "a scale with fewer rounds has enough"
+
+
+def test_every_control_of_a_figure_has_a_key_of_its_own():
+    tickets = lenet.iterative()
+    lines = [
+        tickets, tickets.reinitialised(), tickets.reinitialised_from_ticket(), tickets.with_noise(1), tickets.with_noise(2), lenet.random_sparse(),
+        lenet.pruned_before_training(), lenet.continued(), lenet.one_shot(),
+    ]  # fmt: skip
+    assert len({line.at_rounds(5).nodes("paper", 1)[0].key for line in lines}) == len(lines)
+    assert lenet.sweep().iterative().nodes("laptop")[3].key == tickets.nodes("laptop", 1)[3].key, "a sweep shares the default recipe's trainings"
+
+
+def test_less_effort_shrinks_further():
+    assert (lenet.but(effort="control").at("laptop").trials, lenet.but(effort="control").at("paper").trials) == (3, 5)
+    sweep = lenet.sweep(learning_rate=0.1)
+    assert [(sweep.at(scale).rounds, sweep.at(scale).trials) for scale in SCALES] == [(3, 1), (15, 1), (28, 3)]
+
+
+def test_what_lines_show():
+    tickets = lenet.iterative()
+    assert not tickets.needs_test_looks
+    assert tickets.with_curves().needs_test_looks
+    assert tickets.reinitialised().stopped_on_test().needs_test_looks
+    plan = tickets.by_layer("initial weights", "one", "two", "three")
+    assert [line.shows for line in plan.values()] == [("initial weights, fc1",), ("initial weights, fc2",), ("initial weights, output",)]
+    with pytest.raises(ValueError, match="zip"):
+        tickets.by_layer("initial weights", "one", "two")
