@@ -9,7 +9,10 @@ from importlib import import_module
 # A thread that waits spins a little, then sleeps. Beside another busy process the default makes training twenty times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-_HOMES = {"lenet": "specs", "Recipe": "specs", "run": "plans", "architectures": "models", "LotteryError": "errors"}
+_HOMES = {
+    **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "Recipe"), "specs"),
+    **{"run": "plans", "architectures": "models", "LotteryError": "errors"},
+}
 
 
 def __getattr__(name: str):

@@ -1,12 +1,14 @@
-"""Named data sets as tensors: "mnist", and "mnist5k", 5,000 of its digits that need no network.
+"""Named data sets as tensors: "mnist", "cifar10", and "mnist5k", 5,000 digits of MNIST that need no network.
 
-`LOTTERY_DATA` names a folder with `mnist.npz` (x_train, y_train, x_test, y_test, as Keras lays it out). Without it
+`LOTTERY_DATA` names a folder with `mnist.npz` and `cifar10.npz` (x_train, y_train, x_test, y_test, as Keras lays it out). Without it
 torchvision downloads once into the user's cache.
 """
 
 import os
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +19,15 @@ from torch import Tensor
 
 from .errors import LotteryError
 
-SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28))}  # training images, test images, one image
-CLASSES = 10
+SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28)), "cifar10": (50_000, 10_000, (32, 32, 3))}
+CLASSES = 10  # SHAPES: training images, test images, one image
+CIFAR10_URL, CIFAR10_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
+PUBLISHED = {"cifar10": [[59, 62, 63], [43, 46, 45], [50, 48, 43]]}  # how the first row of the first training image begins
 
 
 @dataclass(frozen=True)
 class Split:
-    """images: (n, height, width) float; labels: (n,) int64; both on one device."""
+    """images: (n, height, width) or (n, height, width, channels) float; labels: (n,) int64; both on one device."""
 
     images: Tensor
     labels: Tensor
@@ -37,29 +41,44 @@ class Data:
     train: Split
     validation: Split
     test: Split
+    remark: str = ""  # where it is not what its name says
 
 
 @lru_cache(maxsize=4)
 def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: int = 0, device: str = "cpu") -> Data:
     """A data set by name, its validation set drawn from a seed.
 
-    name: "mnist" | "mnist5k"; scaling: "unit" (pixels 0 to 1); validation: how many images are held out.
-    mnist gives 55,000 / 5,000 / 10,000 images, mnist5k 4,000 / 500 / 500 with as many of each digit.
+    name: "mnist" | "mnist5k" | "cifar10"; scaling: "unit" (pixels 0 to 1), "raw" (0 to 255) or "standardised" (mean 0 and
+    deviation 1 of each channel over the training images); validation: how many images are held out. mnist gives 55,000 /
+    5,000 / 10,000 images, cifar10 45,000 / 5,000 / 10,000, mnist5k 4,000 / 500 / 500 with as many of each digit.
     Raises LotteryError for an unknown name, and for data that is missing or damaged.
     """
     if name not in SHAPES:
         raise LotteryError(f"there is no data set {name!r}: choose {' or '.join(SHAPES)}")
-    if scaling != "unit":
-        raise LotteryError(f"there is no input scaling {scaling!r}: choose unit")
     x_train, y_train, x_test, y_test = _arrays(name)
     if not 0 < validation < len(x_train):
         raise LotteryError(f"validation is {validation}: {name} has {len(x_train):,} training images to hold some out of")
     held_out = _hold_out(y_train, validation, split_seed, balanced=name == "mnist5k")
 
-    def split(images, labels):
-        return Split(torch.from_numpy(images).to(device).float().div_(255), torch.from_numpy(labels.astype(np.int64)).to(device))
+    scaled = _scaling(scaling, x_train[~held_out])
 
-    return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test))
+    def split(images, labels):
+        return Split(scaled(torch.from_numpy(images).to(device).float()), torch.from_numpy(labels.astype(np.int64)).to(device))
+
+    differs = name in PUBLISHED and x_train[0, 0, :3].tolist() != PUBLISHED[name]
+    remark = f"{name}, a copy with other pixels than the published ones" if differs else ""
+    return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test), remark)
+
+
+def _scaling(name: str, training: np.ndarray) -> Callable[[Tensor], Tensor]:
+    """What is done to pixel values of 0 to 255, in place."""
+    if name == "raw":
+        return lambda images: images
+    if name == "unit":
+        return lambda images: images.div_(255)
+    axes = tuple(range(min(training.ndim, 3)))  # all but channels
+    mean, deviation = (torch.tensor(measure(axis=axes, dtype=np.float64)).float() for measure in (training.mean, training.std))
+    return lambda images: images.sub_(mean.to(images)).div_(deviation.to(images))
 
 
 def _hold_out(labels: np.ndarray, count: int, seed: int, balanced: bool) -> np.ndarray:
@@ -141,6 +160,10 @@ def _download(name: str) -> tuple[np.ndarray, ...]:
     datasets = _torchvision_datasets()
     folder = cache_folder() / "torchvision"
     try:
+        if name == "cifar10":
+            folder.mkdir(parents=True, exist_ok=True)
+            datasets.utils.download_url(CIFAR10_URL, str(folder), md5=CIFAR10_MD5)
+            return _cifar10_binary(folder / Path(CIFAR10_URL).name)
         train, test = (datasets.MNIST(folder, train=part, download=True) for part in (True, False))
     except (OSError, RuntimeError) as error:
         raise LotteryError(
@@ -149,6 +172,16 @@ def _download(name: str) -> tuple[np.ndarray, ...]:
             f"{cache_folder() / name}.npz from a machine that has it. The smoke scale needs none of them."
         ) from error
     return tuple(part.numpy().astype(np.uint8) for split in (train, test) for part in (split.data, split.targets))
+
+
+def _cifar10_binary(archive: Path) -> tuple[np.ndarray, ...]:
+    """The published binary archive: of each image a byte of label, then 3x32x32 pixels. (torchvision itself reads pickles.)"""
+    with tarfile.open(archive) as tar:
+        files = [f"cifar-10-batches-bin/{name}.bin" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
+        parts = [np.frombuffer(tar.extractfile(file).read(), dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32) for file in files]
+    train, test = np.concatenate(parts[:5]), parts[5]
+    images = [np.ascontiguousarray(part[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for part in (train, test)]
+    return images[0], train[:, 0].copy(), images[1], test[:, 0].copy()
 
 
 def _torchvision_datasets():

@@ -7,9 +7,10 @@ its bias "<layer>.bias".
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import LotteryError
-from .specs import Layer, Recipe
+from .specs import CONV_CHANNELS, CONV_SIDE, Layer, Recipe
 
 Parameters = dict[str, Tensor]
 
@@ -19,6 +20,8 @@ class Lenet:
 
     def __init__(self, layers: tuple[Layer, ...]):
         self.layers = layers
+
+    chunk = 1000  # images evaluated together; keeps a layer's outputs in the cache of a CPU
 
     @property
     def packable(self) -> tuple[Layer, ...]:
@@ -50,12 +53,12 @@ class Lenet:
         """(trials, classes, n). x: (n, inputs), the same images for every trial."""
         return self.forward(parameters, x.T.expand(len(parameters[self.layers[0].bias]), *x.T.shape))[-1]
 
-    def gradients(self, parameters: Parameters, x: Tensor, labels: Tensor, into: Parameters) -> None:
+    def gradients(self, parameters: Parameters, x: Tensor, labels: Tensor, into: Parameters, randoms: list[torch.Generator] = ()) -> None:
         """Write the gradient of each trial's mean cross-entropy into `into`.
 
         x: (batch, trials, inputs); labels: (batch, trials). Written out by hand rather than by autograd, so that
         each product lands where the optimiser reads it. A layer of `packable` may be one sparse matrix, in both
-        `parameters` and `into`, with a block a trial on its diagonal.
+        `parameters` and `into`, with a block a trial on its diagonal. randoms: not used, nothing is random here.
         """
         x = x.permute(1, 2, 0)
         if into[self.layers[0].weight].layout == torch.sparse_csr:
@@ -75,9 +78,71 @@ class Lenet:
                 delta = torch.ops.aten.threshold_backward(torch.bmm(parameters[layer.weight].mT, delta), below, 0)  # ReLU's gradient
 
 
-def build(recipe: Recipe) -> Lenet:
+class Conv:
+    """Conv-2, -4 and -6: blocks of two 3x3 convolutions and a 2x2 max-pooling, then fully-connected layers, all with ReLU
+    (paper, Figure 2). Trials take turns: a convolution fills a processor by itself.
+
+    Dropout, where a recipe has it, is on the outputs of the fully-connected hidden layers; the paper does not say where.
+    """
+
+    packable: tuple[Layer, ...] = ()
+    chunk = 250  # images evaluated together; keeps a layer's outputs in the cache of a CPU
+
+    def __init__(self, layers: tuple[Layer, ...], precision: str, dropout: float):
+        self.layers, self.precision, self.dropout = layers, precision, dropout
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images (n, height, width) or (n, height, width, 3) as this network takes them: (n, 32, 32, 3), grey ones in the
+        middle of a black image, the same in each channel."""
+        if images.ndim == 3:
+            images = images.unsqueeze(-1).expand(*images.shape, CONV_CHANNELS)
+        height, width = images.shape[1:3]
+        if images.shape[3] != CONV_CHANNELS or not height == width <= CONV_SIDE or (CONV_SIDE - height) % 2:
+            raise LotteryError(f"this network takes images of 32x32x3, the data set has {'x'.join(map(str, images.shape[1:]))}: choose another")
+        edge = (CONV_SIDE - height) // 2
+        return F.pad(images, (0, 0, edge, edge, edge, edge)).contiguous()
+
+    def forward(self, parameters: Parameters, x: Tensor, random: torch.Generator | None = None) -> Tensor:
+        """Logits (n, classes) of one trial. x: (n, 32, 32, 3); random: draws what is dropped, nothing is without it."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            h = x.permute(0, 3, 1, 2)  # channels last in memory
+            for i, layer in enumerate(self.layers):
+                weight, bias = parameters[layer.weight], parameters[layer.bias]
+                if layer.kind == "conv":
+                    h = F.conv2d(h, weight, bias, padding=1).relu_()
+                    h = F.max_pool2d(h, 2) if i % 2 else h
+                    continue
+                h = F.linear(h.flatten(1), weight, bias)
+                if layer.kind == "fc":
+                    h = h.relu()
+                    if random is not None and self.dropout:
+                        kept = torch.empty(h.shape).bernoulli_(1 - self.dropout, generator=random)
+                        h = h * (kept / (1 - self.dropout)).to(h)
+        return h.float()
+
+    def logits(self, parameters: Parameters, x: Tensor) -> Tensor:
+        """(trials, classes, n). x: (n, 32, 32, 3), the same images for every trial."""
+        return torch.stack([self.forward(one, x).T for one in _each(parameters)])
+
+    def gradients(self, parameters: Parameters, x: Tensor, labels: Tensor, into: Parameters, randoms: list[torch.Generator]) -> None:
+        """Write the gradient of each trial's mean cross-entropy into `into`. x: (batch, trials, 32, 32, 3); labels: (batch, trials)."""
+        for trial, one in enumerate(_each(parameters)):
+            leaves = {name: value.detach().requires_grad_() for name, value in one.items()}
+            with torch.enable_grad():
+                loss = F.cross_entropy(self.forward(leaves, x[:, trial], randoms[trial]), labels[:, trial])
+            for name, gradient in zip(leaves, torch.autograd.grad(loss, list(leaves.values()))):
+                into[name][trial].copy_(gradient)
+
+
+def _each(parameters: Parameters) -> list[Parameters]:
+    """The parameters of one trial after the other."""
+    return [dict(zip(parameters, values)) for values in zip(*parameters.values())]
+
+
+def build(recipe: Recipe) -> Lenet | Conv:
     """The network a recipe names; raises for an unknown one."""
-    return Lenet(recipe.layers)
+    layers = recipe.layers
+    return Lenet(layers) if recipe.network == "lenet" else Conv(layers, recipe.precision, recipe.dropout)
 
 
 def initialise(recipe: Recipe, generator: torch.Generator) -> Parameters:
@@ -101,6 +166,12 @@ def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
     for line, recipe in recipes.items():
         measures = {"weights": recipe.weights} | {f"weights, {layer.name}": layer.count for layer in recipe.layers}
         measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
+        if "conv" in {layer.kind for layer in recipe.layers}:
+            measures |= {
+                "weights, convolutions": sum(layer.count for layer in recipe.layers if layer.kind == "conv"),
+                "pruned a round, convolutions": recipe.prune_conv,
+            }
+        measures |= {f"left after {r} rounds, %": round(100 * sum(recipe.survivors(r).values()) / recipe.weights, 2) for r in (7, 10, 12)}
         measures |= {"pruned a round, fully-connected": recipe.prune_fc, "pruned a round, output": recipe.prune_output}
         rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]
     table = pd.DataFrame(rows)

@@ -33,7 +33,7 @@ Plan = dict[str, Line]
 
 BATCH = {"cpu": 12, "cuda": 100}  # trainings in one batch: 12 are a twentieth to a quarter faster than 6 on two cores
 KEPT = ("winning ticket", "continued training")  # controls whose weights are stored, as later rounds stand on them
-PROVENANCE = ("commit", "versions", "device", "started", "seconds")
+PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
 COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "x", "value", "node", *PROVENANCE)
 
 
@@ -53,6 +53,7 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
         missing = {}
     table = _assemble(plan, scale, trials, store, frozen, skip=missing)
     table.attrs["scale"] = scale
+    table.attrs["narrower"] = any(line.recipe.at(scale).width != line.recipe.width for line in plan.values())
     print(_summary(plan, scale, trials, table, missing, figure))
     return table
 
@@ -168,7 +169,7 @@ def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
     )
     seconds = (time.monotonic() - clock) / len(batch)
     for wish, ticket, record in zip(batch, made, records):
-        provenance = _provenance(device, started.isoformat(timespec="seconds"), round(seconds, 2))
+        provenance = {"data": loaded.remark or recipe.data} | _provenance(device, started.isoformat(timespec="seconds"), round(seconds, 2))
         store.write(wish.node.key, _as_stored(wish.node, ticket, record) | provenance, _arrays(wish.node, ticket, record))
 
 
@@ -233,6 +234,7 @@ def _assemble(plan: Plan, scale: str, trials: int | None, store: Store, frozen: 
 
 def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
     record = store.record(node.key)
+    record.setdefault("data", node.recipe.data)
     stop, end = record["early_stop"], record["iterations"]
     rows = [("early_stop_iteration", stop, np.nan, float(stop))]
     for name, value in sorted(record["measures"].items()):
@@ -321,8 +323,8 @@ def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, mi
         nodes = table.drop_duplicates("node")
         said.append(f"trainings {len(nodes)}, {_duration(nodes.seconds.sum())} of computing")
         said.append(f"started   {nodes.started.min()[:16].replace('T', ' ')} to {nodes.started.max()[:16].replace('T', ' ')} UTC")
-        for name in ("device", "versions", "commit"):
-            said.append(f"{name:10}{', '.join(sorted(set(nodes[name])))}")
+        for name in ("data", "device", "versions", "commit"):
+            said.append(f"{name:10}{', '.join(sorted(set(nodes[name].dropna())))}")
     if missing:
         said += [f"missing   {len(missing)} trainings, not drawn; this makes them:", f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}"]
     return "\n".join(said)

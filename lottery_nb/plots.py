@@ -75,30 +75,33 @@ def metric_vs_density(
     network: str = "",
     log: bool = True,
     ordered: bool = False,
+    paired: bool = False,
     weights: dict[str, int] | None = None,
 ) -> None:
     """Draw a metric of each line over density, the paper's curves behind.
 
     metric: of the table; paper: the figure whose curves are drawn, such as "fig04"; lines: only these; network: only lines
     whose name begins with it, and without it; log: as in most of the paper's figures, else linear; ordered: colours from
-    dark to light, for lines that differ in one number; weights: {line: weights of its unpruned network} to draw weights
-    remaining in place of density. Densities fall from left to right. Accuracies are drawn as low as in the paper.
+    dark to light, for lines that differ in one number; paired: lines come in twos of one colour, the second dashed;
+    weights: {line: weights of its unpruned network} to draw weights remaining in place of density. Densities fall from left
+    to right. Accuracies are drawn as low as in the paper.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     names = [name for name in table.line.unique() if name.startswith(network)]
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
+    theirs = theirs[theirs.line.isin(names)]
     for i, name in enumerate(names):
         if lines and name not in lines:
             continue
         unit = weights[name] / 1000 if weights else 100
-        look = _look(i, len(names), ordered)
-        _behind(ax, theirs[theirs.line == name].sort_values("density"), unit, factor, look["color"], shaded=not ordered)
+        look = _look(i, len(names), ordered, paired)
+        _behind(ax, theirs[theirs.line == name].sort_values("density"), unit, factor, look["color"], not ordered, _faint(table))
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
             ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
     if metric.startswith("early_stop_iteration"):
-        _mark_the_end(ax, table, factor)
+        _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
     elif len(theirs):
         ax.set_ylim(bottom=max(ax.get_ylim()[0], factor * theirs["min"].min() - 0.3))
@@ -125,6 +128,19 @@ def speed_and_accuracy(table: pd.DataFrame, accuracy: str, stop: str = "early_st
     early_stop_vs_density(table, axes[0], stop, **how)
     accuracy_vs_density(table, axes[1], accuracy, **how)
     legend(figure, axes, columns=columns)
+    return figure
+
+
+def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: list[str], **how) -> Figure:
+    """A row of two panels for each network, its legend beside them; see `speed_and_accuracy`."""
+    figure, axes = panels(len(networks), 2)
+    for network, left, right in zip(networks, axes[::2], axes[1::2]):
+        early_stop_vs_density(table, left, network=network, **how)
+        accuracy_vs_density(table, right, accuracy, network=network, **how)
+        for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
+            ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
+        handles, labels = left.get_legend_handles_labels()
+        right.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -203,7 +219,8 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: in
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     if any(line.get_linestyle() == BEHIND["linestyle"] for ax in axes for line in ax.lines):
         shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
-        entries[f"the paper{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
+        faint = any(line.get_linestyle() == BEHIND["linestyle"] and line.get_alpha() < BEHIND["alpha"] for ax in axes for line in ax.lines)
+        entries[f"the paper{', full width' if faint else ''}{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
     if at is None:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
     else:
@@ -226,20 +243,23 @@ def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFram
     return points[points.metric == metric]
 
 
-def _look(i: int, of: int, ordered: bool) -> dict:
+def _look(i: int, of: int, ordered: bool, paired: bool) -> dict:
     """Colour, marker and dash of the i-th line of a panel."""
+    if paired:
+        face = {"markerfacecolor": "white", "linestyle": DASHES[1]} if i % 2 else {"linestyle": "-"}
+        return {"color": COLOURS[i // 2 % 8], "marker": MARKERS[i // 2 % 8], **face}
     if ordered:
         return {"color": plt.get_cmap("viridis")(0.92 * i / max(of - 1, 1)), "marker": MARKERS[i % 8], "markersize": 3, "linewidth": 1.2}
     return {"color": COLOURS[i % 8], "marker": MARKERS[i % 8], "linestyle": DASHES[i % 8]}
 
 
-def _behind(ax: Axes, points: pd.DataFrame, unit: float, factor: float, colour, shaded: bool) -> None:
+def _behind(ax: Axes, points: pd.DataFrame, unit: float, factor: float, colour, shaded: bool, faint: float) -> None:
     if points.empty:
         return
     at = unit * points.density
     if shaded:
-        ax.fill_between(at, factor * points["min"], factor * points["max"], color=colour, alpha=0.13, linewidth=0, zorder=SHADE)
-    ax.plot(at, factor * points["mean"], color=colour, **BEHIND)
+        ax.fill_between(at, factor * points["min"], factor * points["max"], color=colour, alpha=0.13 * faint, linewidth=0, zorder=SHADE)
+    ax.plot(at, factor * points["mean"], color=colour, **BEHIND | {"alpha": BEHIND["alpha"] * faint})
 
 
 def _density_axis(ax: Axes, log: bool) -> None:
@@ -254,6 +274,11 @@ def _density_axis(ax: Axes, log: bool) -> None:
     else:
         ax.set_xlim(103, 0)
     ax.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _faint(table: pd.DataFrame) -> float:
+    """How much of its ink the paper's curve keeps: less where our networks are narrower than the paper's."""
+    return 0.5 if table.attrs.get("narrower") else 1.0
 
 
 def _weights_axis(ax: Axes) -> None:

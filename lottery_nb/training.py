@@ -20,7 +20,6 @@ from .specs import Recipe
 torch.set_flush_denormal(True)
 
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix; measured on two cores
-EVALUATION_CHUNK = 1000  # images looked at together; keeps a layer's outputs in the cache of a CPU
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def train(
     Pruned weights are exactly zero throughout: their gradients are, so no optimiser moves them.
     """
     network = models.build(recipe)
+    if recipe.precision == "bf16" and not _has_bf16(torch.device(device)):
+        raise LotteryError("bf16 is asked for, which this device has no fast arithmetic for: choose fp32, as in recipe.but(precision='fp32')")
     splits = {name: _on(device, network, getattr(data, name)) for name in ("train", "validation", "test")}
     images, labels = splits["train"]
 
@@ -95,6 +96,7 @@ def train(
     values.flat.grad = gradients.flat
     best = {name: stacked.clone() for name, stacked in values.full().items()}
     best_loss = torch.full((len(tickets),), torch.inf, device=device)
+    randoms = [generator("dropout", *ticket.order) for ticket in tickets]
     orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
     looked_at = ("validation", "test") if test_looks else ("validation",)
@@ -104,7 +106,7 @@ def train(
         chosen = torch.stack([next(order) for order in orders], 2)[:steps].to(device)  # (steps, batch, trials)
         for batch in chosen:
             x = images.index_select(0, batch.flatten()).view(*batch.shape, *images.shape[1:])  # half the time of images[batch]
-            network.gradients(values.views, x, labels[batch], into=gradients.views)
+            network.gradients(values.views, x, labels[batch], gradients.views, randoms)
             if pruned:
                 gradients.flat.mul_(alive)
             optimiser.step()
@@ -153,7 +155,7 @@ def _smallest(losses: np.ndarray) -> int:
 def evaluate(network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,)."""
     loss = correct = 0
-    for x, y in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK)):
+    for x, y in zip(images.split(network.chunk), labels.split(network.chunk)):
         logits = network.logits(parameters, x)
         right = logits.gather(1, y.expand(len(logits), 1, len(y))).squeeze(1)
         loss += (logits.logsumexp(1) - right).sum(-1, dtype=torch.float64)
@@ -168,6 +170,10 @@ def _on(device, network, split: Split) -> tuple[Tensor, Tensor]:
 def _alive(ticket: Ticket) -> dict[str, Tensor]:
     """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
     return {name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value) for name, value in ticket.weights.items()}
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:

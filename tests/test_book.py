@@ -68,7 +68,7 @@ def test_status(capsys):
         assert set(row) == {"figure", "notebook", "scale", "done", "wanted", "hours_left", "verdicts"}
         assert (ROOT / row["notebook"]).exists()
     by_figure = {row["figure"]: row for row in rows}
-    assert by_figure[2]["verdicts"] == {"reproduced": 1, "not reproduced": 0, "inconclusive": 0, "not tested at this scale": 0}
+    assert by_figure[2]["verdicts"] == {"reproduced": 4, "not reproduced": 1, "inconclusive": 0, "not tested at this scale": 0}
     assert [by_figure[4][name] for name in ("scale", "done", "wanted")] == [None, 0, 335]
     assert main(["status"]) == 0
     said = capsys.readouterr().out

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lottery_nb import LotteryError, lenet, models, training
+from lottery_nb import LotteryError, conv2, conv4, conv6, lenet, models, training
 from lottery_nb.training import generator
 
 
@@ -99,3 +99,99 @@ def test_images_of_another_shape_are_refused(network):
 def test_unknown_network():
     with pytest.raises(LotteryError, match="no network 'lenot'"):
         models.build(lenet.but(network="lenot"))
+
+
+# --- convolutional networks -------------------------------------------------------------------------------------------
+
+COUNTED = {"conv2": (4_300_992, 38_592), "conv4": (2_425_024, 259_776), "conv6": (1_667_264, 812_736), "conv6-256": (2_261_184, 1_144_512)}
+PRINTED = {  # percent of the weights that the paper prints on ticks and in its text
+    "conv2": {1: 80.10, 3: 51.41, 6: 26.47, 11: 8.81, 14: 4.57, 18: 1.93, 22: 0.83},
+    "conv4": {1: 81.08, 4: 43.63, 11: 11.06, 12: 9.18, 13: 7.65, 15: 5.37, 26: 0.97},
+    "conv6": {1: 82.45, 3: 56.21, 7: 26.42, 10: 15.14, 12: 10.49, 15: 6.09, 26: 0.88},
+}
+
+
+@pytest.mark.parametrize("network", COUNTED)
+def test_convolutional_networks_have_the_papers_weights(network):
+    recipe = conv2.but(network=network)
+    assert (recipe.weights, sum(layer.count for layer in recipe.layers if layer.kind == "conv")) == COUNTED[network]
+
+
+@pytest.mark.parametrize("recipe", [conv2, conv4, conv6], ids=lambda recipe: recipe.network)
+def test_ladders_of_the_convolutional_networks_are_the_papers(recipe):
+    for r, percent in PRINTED[recipe.network].items():
+        assert 100 * sum(recipe.survivors(r).values()) / recipe.weights == pytest.approx(percent, abs=0.0051)
+
+
+def test_pruning_one_kind_of_layer_leaves_the_others():
+    only = {kind: conv2.but(pruned=kind).survivors(2) for kind in ("conv", "fc")}
+    full = conv2.survivors(0)
+    assert {name.split(".")[0] for name in full if only["conv"][name] == full[name]} == {"fc1", "fc2", "output"}
+    assert {name.split(".")[0] for name in full if only["fc"][name] == full[name]} == {"conv1", "conv2"}
+
+
+def plain(recipe):
+    """The same network of torch's own modules."""
+    modules, flat = [], False
+    for i, layer in enumerate(recipe.layers):
+        out, into = layer.shape[:2]
+        if layer.kind == "conv":
+            modules += [torch.nn.Conv2d(into, out, 3, padding=1), torch.nn.ReLU(), *([torch.nn.MaxPool2d(2)] if i % 2 else [])]
+            continue
+        modules += [] if flat else [torch.nn.Flatten()]
+        flat = True
+        modules += [torch.nn.Linear(into, out), *([torch.nn.ReLU()] if layer.kind == "fc" else [])]
+    return torch.nn.Sequential(*modules)
+
+
+@pytest.mark.parametrize("recipe", [conv2.but(width=0.125), conv6.but(width=0.0625)], ids=lambda recipe: recipe.network)
+def test_convolutional_gradients_are_those_of_torchs_modules(recipe):
+    network, reference = models.build(recipe), plain(recipe)
+    each = [models.initialise(recipe, generator("conv", trial)) for trial in range(2)]
+    parameters = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    x, labels = torch.rand(6, 2, 32, 32, 3, generator=generator("x")), torch.randint(0, 10, (6, 2), generator=generator("y"))
+    ours = {name: torch.full_like(value, torch.nan) for name, value in parameters.items()}
+    network.gradients(parameters, x, labels, ours, [None, None])
+    for trial in range(2):
+        with torch.no_grad():
+            for theirs, value in zip(reference.parameters(), each[trial].values()):
+                theirs.copy_(value)
+        images = x[:, trial].permute(0, 3, 1, 2).contiguous()
+        torch.testing.assert_close(network.logits(parameters, x[:, trial])[trial].T, reference(images), rtol=1e-4, atol=1e-4)
+        reference.zero_grad()
+        F.cross_entropy(reference(images), labels[:, trial]).backward()
+        for name, theirs in zip(each[trial], reference.parameters()):
+            torch.testing.assert_close(ours[name][trial], theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_drops_its_share_in_training_only_and_repeats():
+    recipe = conv2.but(width=0.125, dropout=0.5)
+    network, parameters = models.build(recipe), models.initialise(recipe, generator("dropout"))
+    x = torch.rand(8, 32, 32, 3, generator=generator("x"))
+    drawn = [network.forward(parameters, x, generator("drop", seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    without = models.build(recipe.but(dropout=0.0)).forward(parameters, x, generator("drop", 0))
+    assert torch.equal(network.forward(parameters, x), without)
+
+
+def test_bf16_is_close_to_fp32():
+    recipe = conv2.but(width=0.125)
+    parameters = models.initialise(recipe, generator("bf16"))
+    x = torch.rand(8, 32, 32, 3, generator=generator("x"))
+    full, half = (models.build(recipe.but(precision=precision)).forward(parameters, x) for precision in ("fp32", "bf16"))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
+    assert not torch.equal(half, full)
+
+
+def test_digits_are_shown_to_convolutional_networks_in_the_middle_of_three_channels():
+    digits = torch.rand(4, 28, 28)
+    shown = models.build(conv2).prepare(digits)
+    assert shown.shape == (4, 32, 32, 3)
+    assert torch.equal(shown[:, 2:30, 2:30, 1], digits)
+    assert not shown[:, :2].any()
+    with pytest.raises(LotteryError, match="takes images of 32x32x3, the data set has 40x40"):
+        models.build(conv2).prepare(torch.rand(4, 40, 40))
+    with pytest.raises(LotteryError, match="784 values"):
+        models.build(lenet).prepare(torch.rand(4, 32, 32, 3))

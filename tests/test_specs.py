@@ -17,9 +17,10 @@ def test_keys_stay_as_they_are():
 def test_defaults_stay_as_they_are():
     """Keys leave defaults out, so a default may never change its value."""
     assert {f.name: f.default for f in fields(Recipe) if f.name not in ("network", "data", "iterations")} == {
-        "sizes": (300, 100), "scaling": "unit", "initialisation": "glorot", "init_std": 0.0, "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
+        "sizes": (300, 100), "width": 1.0, "scaling": "unit", "dropout": 0.0, "precision": "fp32", "initialisation": "glorot", "init_std": 0.0,
+        "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
         "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "batch": 60, "evaluate_every": 100, "validation": 5000, "split_seed": 0, "prune_fc": 0.2,
-        "prune_output": 0.1, "one_shot_step": 0.025, "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1,
+        "prune_output": 0.1, "prune_conv": 0.1, "pruned": "all", "one_shot_step": 0.025, "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1,
         "effort": "main",
     }  # fmt: skip
 
@@ -88,6 +89,14 @@ def test_rounds_beyond_a_scale_are_left_out():
         ({"initialisation": "gaussian"}, "init_std is 0.0: gaussian needs a deviation above 0"),
         ({"init_std": 0.1}, "glorot has none to choose"),
         ({"effort": "none"}, "choose main, control, sweep"),
+        ({"precision": "bf16"}, "Lenet has no such switch"),
+        ({"dropout": 0.5}, "Lenet has no such switch"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"pruned": "conv"}, "Lenet has no convolution"),
+        ({"pruned": "bias"}, "choose all, conv, fc"),
+        ({"width": 0}, "width is 0"),
+        ({"scaling": "log"}, "choose unit, raw, standardised"),
+        ({"prune_conv": 1}, "between 0 and 1"),
         ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
     ],
 )
