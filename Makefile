@@ -13,9 +13,9 @@ book: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
 	rm -rf _build/nbval
 	LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	LOTTERY_REHEARSED=$(CURDIR)/_build/nbval $(BIN)/python -m pytest
 
 bench: .venv/ready
 	$(BIN)/python -m lottery_nb bench

@@ -1,4 +1,4 @@
-"""Named data sets as tensors: "mnist", "cifar10", and "mnist5k", 5,000 digits of MNIST that need no network.
+"""Named data sets as tensors: "mnist", "cifar10", and "mnist5k" and "mnist1k", digits of MNIST that need no network.
 
 `LOTTERY_DATA` names a folder with `mnist.npz` and `cifar10.npz` (x_train, y_train, x_test, y_test, as Keras lays it out). Without it
 torchvision downloads once into the user's cache.
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .errors import LotteryError
 
-SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28)), "cifar10": (50_000, 10_000, (32, 32, 3))}
+SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28)), "mnist1k": (900, 100, (28, 28)), "cifar10": (50_000, 10_000, (32, 32, 3))}
+EMBEDDED = ("mnist5k", "mnist1k")
 CLASSES = 10  # SHAPES: training images, test images, one image
 CIFAR10_URL, CIFAR10_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 PUBLISHED = {"cifar10": [[59, 62, 63], [43, 46, 45], [50, 48, 43]]}  # how the first row of the first training image begins
@@ -48,9 +49,10 @@ class Data:
 def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: int = 0, device: str = "cpu") -> Data:
     """A data set by name, its validation set drawn from a seed.
 
-    name: "mnist" | "mnist5k" | "cifar10"; scaling: "unit" (pixels 0 to 1), "raw" (0 to 255) or "standardised" (mean 0 and
+    name: "mnist" | "mnist5k" | "mnist1k" | "cifar10"; scaling: "unit" (pixels 0 to 1), "raw" (0 to 255) or "standardised" (mean 0 and
     deviation 1 of each channel over the training images); validation: how many images are held out. mnist gives 55,000 /
-    5,000 / 10,000 images, cifar10 45,000 / 5,000 / 10,000, mnist5k 4,000 / 500 / 500 with as many of each digit.
+    5,000 / 10,000 images, cifar10 45,000 / 5,000 / 10,000, mnist5k 4,000 / 500 / 500 with as many of each digit,
+    mnist1k, every fifth image of it, 800 / 100 / 100.
     Raises LotteryError for an unknown name, and for data that is missing or damaged.
     """
     if name not in SHAPES:
@@ -58,7 +60,7 @@ def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: i
     x_train, y_train, x_test, y_test = _arrays(name)
     if not 0 < validation < len(x_train):
         raise LotteryError(f"validation is {validation}: {name} has {len(x_train):,} training images to hold some out of")
-    held_out = _hold_out(y_train, validation, split_seed, balanced=name == "mnist5k")
+    held_out = _hold_out(y_train, validation, split_seed, balanced=name in EMBEDDED)
 
     scaled = _scaling(scaling, x_train[~held_out])
 
@@ -100,8 +102,10 @@ def cache_folder() -> Path:
 
 def _arrays(name: str) -> tuple[np.ndarray, ...]:
     """x_train, y_train, x_test, y_test, as uint8; from LOTTERY_DATA, else from the user's cache, which is filled once."""
+    if name == "mnist1k":
+        return tuple(array[::5] for array in _arrays("mnist5k"))
     folder = os.environ.get("LOTTERY_DATA")
-    if folder and name != "mnist5k":
+    if folder and name not in EMBEDDED:
         path = Path(folder) / f"{name}.npz"
         if not path.exists():
             raise LotteryError(f"LOTTERY_DATA is {folder}, but there is no {name}.npz in it: put it there, or unset LOTTERY_DATA to download it")

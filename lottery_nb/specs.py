@@ -439,8 +439,8 @@ SCALES = {
 }  # fmt: skip
 for scale, shrunk in {
     "smoke": {
-        "data": "mnist5k", "iterations": 0.005, "width": 0.0625, "evaluate_every": 25, "validation": 500, "rounds": 4, "trials": 1, "draws": 1,
-        "sweep": {"rounds": 2},
+        "data": "mnist1k", "iterations": 0.003, "batch": 20, "width": 0.125, "evaluate_every": 20, "validation": 100, "rounds": 3, "trials": 1,
+        "draws": 1, "sweep": {"rounds": 1},
     },
     "laptop": {
         "iterations": 0.15, "precision": "bf16", "rounds": 12, "trials": 1, "draws": 1,

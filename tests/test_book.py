@@ -104,12 +104,15 @@ def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The whole book, built in a copy of the project by the command that a person gives."""
+    """The whole book, built in a copy of the project by the command that a person gives.
+
+    LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just made.
+    """
     copy = tmp_path_factory.mktemp("book") / "project"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_build", "results", "figures", "__pycache__", "*.egg-info"))
     if (ROOT / "book" / "results").exists():
         shutil.copytree(ROOT / "book" / "results", copy / "book" / "results")
-    environment = {**os.environ, "PYTHONPATH": str(copy), "LOTTERY_STORE": str(copy / "results")}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "LOTTERY_STORE": os.environ.get("LOTTERY_REHEARSED") or str(copy / "results")}
     for name in ("LOTTERY_RESULTS", "LOTTERY_DATA", "LOTTERY_MISSING"):
         environment.pop(name, None)
     done = subprocess.run([sys.executable, "-m", "lottery_nb", "book"], cwd=copy, env=environment, capture_output=True, text=True)

@@ -83,6 +83,13 @@ def test_a_bad_folder_is_named(how, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_the_smaller_digits_are_every_fifth_of_the_small_ones():
+    few = data.load("mnist1k", validation=100)
+    assert [len(split.labels) for split in (few.train, few.validation, few.test)] == [800, 100, 100]
+    for split, each in ((few.train, 80), (few.validation, 10), (few.test, 10)):
+        assert torch.bincount(split.labels).tolist() == [each] * 10
+
+
 def test_unknown_names():
     with pytest.raises(LotteryError, match="no data set 'cifar'"):
         data.load("cifar")
