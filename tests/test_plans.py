@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_lottery import tiny
@@ -196,3 +197,31 @@ def test_provenance_names_commit_device_and_versions():
     assert record["seconds"] >= 0
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     assert not head or record["commit"].startswith(head[:7])
+
+
+def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
+    """Two rounds of 200 iterations of the whole Lenet: the same masks, and records equal to 1e-4."""
+
+    def start(name, batch, threads):
+        code = (
+            f"import torch; torch.set_num_threads({threads})\nfrom lottery_nb import lenet, plans; from lottery_nb.store import Store\n"
+            f"plans.BATCH = dict(cpu={batch}); tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
+            f"plans.train_missing(plans.wanted_nodes([dict(a=tickets, b=tickets.reinitialised())], 'paper'), Store({str(tmp_path / name)!r}))"
+        )
+        return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+    runs = [[start("together", 12, 1)], [start("threads", 12, 2)], [start("alone", 1, 1)], [start("two", 3, 1), start("two", 3, 1)]]
+    for processes in runs:
+        assert [process.wait(timeout=300) for process in processes] == [0] * len(processes)
+    together = Store(tmp_path / "together")
+    assert len(list(together)) == 2 * (3 + 2)
+    for name in ("threads", "alone", "two"):
+        other = Store(tmp_path / name)
+        for key in together:
+            ours, theirs = together.arrays(key), other.arrays(key)
+            for array in ours:
+                if array.startswith("mask/"):
+                    assert np.array_equal(ours[array], theirs[array]), (name, key)
+                elif "loss" in array:
+                    np.testing.assert_allclose(ours[array], theirs[array], atol=1e-4)
+            assert together.record(key)["measures"] == pytest.approx(other.record(key)["measures"], abs=1e-4)
