@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from . import paper as papers
 
@@ -269,7 +269,9 @@ def _density_axis(ax: Axes, log: bool) -> None:
         low = 0.93 * min(ax.dataLim.x0, 100)
         ax.set_xlim(110, low)
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticks([tick for tick in TICKS if tick >= low])
+        ticks = [tick for tick in TICKS if tick >= low]
+        ax.set_xticks(ticks if len(ticks) > 2 else [100, 80, 64, 51, 41])
+        ax.set_xlim(110, low)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         ax.set_xlim(103, 0)
@@ -285,6 +287,7 @@ def _weights_axis(ax: Axes) -> None:
     ax.set_xlabel("Weights remaining (thousands)")
     ax.set_xscale("log")
     ax.set_xlim(1.2 * ax.dataLim.x1, 0.93 * ax.dataLim.x0)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if ax.dataLim.x1 > 10 * ax.dataLim.x0 else MaxNLocator(4))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_major_locator(MaxNLocator(6))
