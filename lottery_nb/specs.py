@@ -30,7 +30,6 @@ BLOCKS = {"conv2": (64,), "conv4": (64, 128), "conv6": (64, 128, 192), "conv6-25
 # Raised when the meaning of a result changes for the same recipe; every key then changes with it.
 RESULTS_VERSION = 1
 
-
 # What a line may show beside the measures that every training leaves; all but distributions are looked up on the test set
 # every `evaluate_every` steps.
 CURVES = ("test_accuracy", "val_loss")
@@ -129,7 +128,7 @@ class Recipe:
             len(self.sizes) > 0 and all(_is_count(size) for size in self.sizes),
             f"sizes is {self.sizes!r}: one positive whole number for each hidden layer is needed, such as (300, 100)",
         )
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate!r}: it must be above 0")
+        _require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate!r}: it must be a number above 0")
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum!r}: it must be in [0, 1)")
         _require(self.optimiser in ("adam", "sgd"), f"optimiser is {self.optimiser!r}: choose adam or sgd")
         _require(self.optimiser == "sgd" or not self.momentum, "momentum belongs to sgd: adam has none")
@@ -254,7 +253,7 @@ class Node:
 
     recipe: Recipe
     strategy: str  # "iterative" | "one-shot" | "continued"
-    control: str  # a key of STANDS_ON, or "continued training", of which the masks of that strategy come
+    control: str  # a key of STANDS_ON
     trial: int
     round: int
     draw: int = 0
@@ -284,7 +283,7 @@ class Node:
         """Fraction of the survivors to prune from the parent's layers, by kind of layer."""
         if self.strategy == "one-shot":
             rate = self.recipe.one_shot_step * self.round
-            return {kind: rate if kind == "fc" else rate * each / self.recipe.prune_fc for kind, each in self.recipe.rates.items()}
+            return {kind: each and (rate if kind == "fc" else rate * each / self.recipe.prune_fc) for kind, each in self.recipe.rates.items()}
         return self.recipe.rates
 
     @cached_property
@@ -392,12 +391,11 @@ class Line:
 
 def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
     for r, (before, after) in enumerate(pairwise(recipe.survivors(r) for r in range(rounds + 1))):
-        for layer, count in after.items():
-            rate = next(recipe.rates[each.kind] for each in recipe.layers if each.weight == layer)
+        for layer in recipe.layers:
             _require(
-                count < before[layer] or not rate,
-                f"{rounds} rounds are too many for sizes {recipe.sizes}: after {r} of them {layer.removesuffix('.weight')} is down to "
-                f"{count} weights, of which a round prunes none; ask for rounds={r} at most",
+                after[layer.weight] < before[layer.weight] or not recipe.rates[layer.kind],
+                f"{rounds} rounds are too many for sizes {recipe.sizes}: after {r} of them {layer.name} is down to "
+                f"{before[layer.weight]} weights, of which a round prunes none; ask for rounds={r} at most",
             )
 
 
@@ -412,7 +410,7 @@ STANDS_ON = {
     "random reinit": ("mask",),
     "reinit from the ticket": ("mask", "initial weights"),
     "noise": ("mask", "initial weights"),
-    "continued training": ("mask",),
+    "continued training": ("mask",),  # the trainings between two prunings of that strategy, which no figure shows
     "random sparse": (),
     "pruned before training": (),
 }
@@ -428,26 +426,24 @@ SCALES = {
             "rounds": 8, "trials": 2, "draws": 1, "one_shot_every": 9,
             "sweep": {"rounds": 3, "trials": 1},
         },
+        **dict.fromkeys(BLOCKS, {
+            "data": "mnist1k", "iterations": 0.003, "evaluate_every": 20, "validation": 100, "batch": 20, "width": 0.125,
+            "rounds": 3, "trials": 1, "draws": 1,
+            "sweep": {"rounds": 1},
+        }),
     },
     "laptop": {
         "lenet": {
             "iterations": 0.24, "rounds": 20, "draws": 1, "one_shot_every": 3,
             "control": {"trials": 3}, "sweep": {"rounds": 15, "trials": 1},
         },
+        **dict.fromkeys(BLOCKS, {
+            "iterations": 0.15, "precision": "bf16", "rounds": 12, "trials": 1, "draws": 1,
+            "sweep": {"width": 0.25, "rounds": 8},
+        }),
     },
     "paper": {},
 }  # fmt: skip
-for scale, shrunk in {
-    "smoke": {
-        "data": "mnist1k", "iterations": 0.003, "batch": 20, "width": 0.125, "evaluate_every": 20, "validation": 100, "rounds": 3, "trials": 1,
-        "draws": 1, "sweep": {"rounds": 1},
-    },
-    "laptop": {
-        "iterations": 0.15, "precision": "bf16", "rounds": 12, "trials": 1, "draws": 1,
-        "sweep": {"width": 0.25, "rounds": 8},
-    },
-}.items():  # fmt: skip
-    SCALES[scale] |= dict.fromkeys(BLOCKS, shrunk)
 
 
 def shrinking(scale: str) -> dict:

@@ -69,7 +69,7 @@ def test_rounds_beyond_a_scale_are_left_out():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learning_rate": 0}, "learning_rate is 0: it must be above 0"),
+        ({"learning_rate": 0}, "learning_rate is 0: it must be a number above 0"),
         ({"learning_rate": float("nan")}, "above 0"),
         ({"prune_fc": 1.0}, "between 0 and 1"),
         ({"prune_output": 0}, "between 0 and 1"),
@@ -83,6 +83,7 @@ def test_rounds_beyond_a_scale_are_left_out():
         ({"evaluate_every": 60_000}, "evaluate_every is 60000"),
         ({"one_shot_step": 0}, "one_shot_step"),
         ({"learning_rate": -0.1}, "above 0"),
+        ({"learning_rate": float("inf")}, "above 0"),
         ({"prune_fc": -0.2}, "between 0 and 1"),
         ({"sizes": (300, 2.5)}, "positive whole number"),
         ({"initialisation": "uniform"}, "choose glorot or gaussian"),
@@ -137,7 +138,7 @@ def test_bad_lines(make):
 
 
 def test_more_rounds_than_weights():
-    with pytest.raises(LotteryError, match="28 rounds are too many for sizes \\(25, 9\\): after .* of them fc2 is down to 2 weights"):
+    with pytest.raises(LotteryError, match=r"28 rounds are too many for sizes \(25, 9\): after .* of them fc2 is down to 2 weights, .* rounds=.* at most"):
         lenet.but(sizes=(25, 9)).iterative().nodes("paper")
     assert lenet.but(sizes=(25, 9)).iterative().nodes("smoke", 1), "a scale with fewer rounds has enough"
 
