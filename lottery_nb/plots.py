@@ -139,8 +139,8 @@ def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: 
         accuracy_vs_density(table, right, accuracy, network=network, **how)
         for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
-        handles, labels = left.get_legend_handles_labels()
-        right.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        entries = _entries([left, right])
+        right.legend(entries.values(), entries.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -216,16 +216,23 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
 
 def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
-    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
-    if any(line.get_linestyle() == BEHIND["linestyle"] for ax in axes for line in ax.lines):
-        shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
-        faint = any(line.get_linestyle() == BEHIND["linestyle"] and line.get_alpha() < BEHIND["alpha"] for ax in axes for line in ax.lines)
-        entries[f"the paper{', full width' if faint else ''}{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
+    entries = _entries(axes)
     if at is None:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
     else:
         at.set_axis_off()
         at.legend(entries.values(), entries.keys(), loc="center left")
+
+
+def _entries(axes: list[Axes]) -> dict:
+    """What a legend of these axes names, {label: handle}: each line once, then the paper's if any is drawn."""
+    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    behind = [line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]]
+    if behind:
+        full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
+        shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
+        entries[f"the paper{full}{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
+    return entries
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:

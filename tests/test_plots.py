@@ -133,3 +133,23 @@ def test_distributions():
     assert len([line for line in first.lines if line.get_linestyle() == ":"]) == 3, "the paper has these at round 0"
     assert missing.texts[0].get_text() == "round 8: not at this scale"
     assert [text.get_text() for text in key.get_legend().get_texts()] == ["first hidden layer", "second hidden layer", "output layer", "the paper"]
+
+
+def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
+    table["line"] = "Conv-2 " + table.line.map({"winning ticket (iterative)": "0.0002", "random reinit (iterative)": "0.0003"})
+    table.attrs["narrower"] = True
+    figure = plots.speed_and_accuracy_by_network(table, "val_accuracy_at_early_stop", ["Conv-2"], paper="fig32", ordered=True)
+    left, right = figure.axes
+    behind = [line for line in left.lines if line.get_linestyle() == ":"]
+    assert [line.get_alpha() for line in behind] == [plots.BEHIND["alpha"] / 2] * 2
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["0.0002", "0.0003", "the paper, full width"]
+    assert left.get_title("left") == "Conv-2: early-stop iteration (thousands)"
+
+
+def test_pairs_share_a_colour_and_differ_in_dash(table):
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax, paired=True)
+    one, other = (container.lines[0] for container in ax.containers)
+    assert one.get_color() == other.get_color()
+    assert (one.get_linestyle(), other.get_markerfacecolor()) == ("-", "white")
+    assert other.get_linestyle() != "-"
