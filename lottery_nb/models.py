@@ -105,14 +105,16 @@ class Conv:
     def forward(self, parameters: Parameters, x: Tensor, random: torch.Generator | None = None) -> Tensor:
         """Logits (n, classes) of one trial. x: (n, 32, 32, 3); random: draws what is dropped, nothing is without it."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            h = x.permute(0, 3, 1, 2)  # channels last in memory
+            h = x.permute(0, 3, 1, 2)  # channels last in memory, and so to the end
             for i, layer in enumerate(self.layers):
                 weight, bias = parameters[layer.weight], parameters[layer.bias]
                 if layer.kind == "conv":
-                    h = F.conv2d(h, weight, bias, padding=1).relu_()
-                    h = F.max_pool2d(h, 2) if i % 2 else h
+                    h = F.conv2d(h, weight, bias, padding=1)
+                    h = (F.max_pool2d(h, 2) if i % 2 else h).relu()  # pooled first: the same, on a quarter of the numbers
                     continue
-                h = F.linear(h.flatten(1), weight, bias)
+                if h.ndim == 4:
+                    h = h.permute(0, 2, 3, 1).flatten(1)  # no copy, forth or back
+                h = F.linear(h, weight, bias)
                 if layer.kind == "fc":
                     h = h.relu()
                     if random is not None and self.dropout:

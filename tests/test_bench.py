@@ -5,14 +5,16 @@ import pytest
 from lottery_nb import bench
 from lottery_nb.__main__ import main
 
-SECONDS = {"_plain": 0.4, "_ours": 0.1, "_products_alone": 4e-4}
+SECONDS = {"_plain": 0.4, "_ours": 0.1, "_products_alone": 4e-4, "_plain_conv": 3.0}
 
 
 @pytest.fixture
 def timed(monkeypatch):
     """Parts that take what they are told to."""
     monkeypatch.setattr(bench, "_as_large_as_mnist", lambda: None)
+    monkeypatch.setattr(bench, "_as_large_as_a_fifth_of_cifar", lambda: None)
     monkeypatch.setattr(bench, "_with_few", lambda digits, n: None)
+    monkeypatch.setattr(bench, "_ours_conv", lambda few, precision: {"fp32": 1.5, "bf16": 1.0}[precision])
     for name, seconds in SECONDS.items():
         monkeypatch.setattr(bench, name, lambda *_, seconds=seconds: seconds)
     monkeypatch.setattr(bench, "_iteration", lambda digits, density: 6e-4 * (0.5 if density == 0.036 else 1))
@@ -20,7 +22,9 @@ def timed(monkeypatch):
 
 def test_ratios_are_those_of_the_parts(timed):
     measured = bench.measure()
-    assert measured["ratios"] == {"lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5}
+    assert measured["ratios"] == {
+        "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
+    }  # fmt: skip
     assert set(measured["ratios"]) == set(bench.TARGETS) == set(bench.EXPLAINED)
 
 
@@ -36,8 +40,14 @@ def test_json_ends_in_one_object(timed, capsys):
 def test_the_parts_run(monkeypatch):
     """Every real part once, on few images: seconds above zero, no judgement of how many."""
     digits = bench._with_few(bench.data.load("mnist5k", validation=500), 50)
-    monkeypatch.setattr(bench.lenet.__class__, "but", lambda self, real=bench.lenet.but, **changes: real(**{**changes, "iterations": 4, "evaluate_every": 2}))
+    real = bench.Recipe.but
+    monkeypatch.setattr(bench.Recipe, "but", lambda self, **changes: real(self, **{**changes, "iterations": 4, "evaluate_every": 2}))
     assert bench._iteration(digits, 0.036) > 0
     assert bench._ours(digits) > 0
     assert bench._products_alone() > 0
     assert bench._plain(digits) > 0
+    few = bench._as_large_as_a_fifth_of_cifar()
+    tiny = bench.Data(few.name, *(bench.Split(split.images[:60], split.labels[:60]) for split in (few.train, few.validation, few.test)))
+    monkeypatch.setattr(bench, "FIFTH", 2)
+    assert bench._ours_conv(tiny, "fp32") > 0
+    assert bench._plain_conv(tiny) > 0
