@@ -208,8 +208,8 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
         ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
         ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
         bends.append(ours["mean"].iloc[len(ours) // 8])
-    if bends and not metric.endswith("loss"):
-        ax.set_ylim(bottom=min(bends))
+    if bends:  # the fall from the untrained network's value is left out
+        ax.set_ylim(top=1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(bottom=min(bends))
     ax.set_xlabel("Iteration (thousands)")
     ax.set_title(LABELS.get(metric, metric))
 
