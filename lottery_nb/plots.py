@@ -88,6 +88,10 @@ def metric_vs_density(
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     names = [name for name in table.line.unique() if name.startswith(network)]
+    ax.set_title(network.strip() or LABELS.get(metric, metric))
+    if not set(names) & set(lines or names):
+        _say(ax, "not trained at this scale yet")
+        return
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     theirs = theirs[theirs.line.isin(names)]
     for i, name in enumerate(names):
@@ -107,7 +111,6 @@ def metric_vs_density(
         ax.set_ylim(bottom=max(ax.get_ylim()[0], factor * theirs["min"].min() - 0.3))
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
-    ax.set_title(network.strip() or LABELS.get(metric, metric))
 
 
 def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
@@ -161,8 +164,7 @@ def distribution(table: pd.DataFrame, ax: Axes, shown: list[str], r: int, paper:
     """
     rows = table[table.line.isin(shown) & (table["round"] == r) & table.x.notna()]
     if rows.empty:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, f"round {r}: not at this scale", ha="center")
+        _say(ax, f"round {r}: not at this scale")
         return
     heights = []
     for name, colour in zip(shown, COLOURS):
@@ -209,7 +211,7 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
         ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
-        ax.set_ylim(top=1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(bottom=min(bends))
+        ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(bottom=min(bends))
     ax.set_xlabel("Iteration (thousands)")
     ax.set_title(LABELS.get(metric, metric))
 
@@ -248,6 +250,12 @@ def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFram
         return pd.DataFrame(columns=["line", "round", "x", "density", "mean", "min", "max"])
     points = papers.curves(figure)
     return points[points.metric == metric]
+
+
+def _say(ax: Axes, text: str) -> None:
+    """Words in place of a picture."""
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    ax.text(0.5, 0.5, text, ha="center", color="#666666")
 
 
 def _look(i: int, of: int, ordered: bool, paired: bool) -> dict:

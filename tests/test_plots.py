@@ -153,3 +153,9 @@ def test_pairs_share_a_colour_and_differ_in_dash(table):
     assert one.get_color() == other.get_color()
     assert (one.get_linestyle(), other.get_markerfacecolor()) == ("-", "white")
     assert other.get_linestyle() != "-"
+
+
+def test_a_panel_without_results_says_so(table):
+    _, [ax] = plots.panels(1, 1)
+    plots.early_stop_vs_density(table, ax, network="Conv-2")
+    assert [text.get_text() for text in ax.texts] == ["not trained at this scale yet"]
