@@ -217,8 +217,7 @@ def status() -> list[dict]:
     for figure in figures():
         scale = figure.committed_scale
         wanted = plans.wanted_nodes([figure.plan], scale or "laptop")
-        done, seconds = plans.progress(wanted, figure.name, scale or "laptop", store)
-        left = len(wanted) - done
+        done, left = plans.progress(wanted, figure.name, scale or "laptop", store)
         verdicts = sheets[figure].verdict.value_counts()
         rows.append(
             {
@@ -227,7 +226,7 @@ def status() -> list[dict]:
                 "scale": scale,
                 "done": done,
                 "wanted": len(wanted),
-                "hours_left": 0.0 if not left else None if seconds is None else round(left * seconds / 3600, 2),
+                "hours_left": None if left is None else round(left / 3600, 2),
                 "verdicts": {verdict: int(verdicts.get(verdict, 0)) for verdict in claims.VERDICTS},
             }
         )

@@ -296,15 +296,22 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
 
 
 def progress(wanted: dict[str, Wanted], figure: str, scale: str, store: Store) -> tuple[int, float | None]:
-    """How many of the wanted trainings are done, in the committed table or the store, and the seconds one took (median)."""
+    """How many of the wanted trainings are done, in the committed table or the store, and the seconds that the others will
+    take: for each network the median of those done; None where one has none."""
     frozen = frozen_table(figure, scale)
-    held = _held(frozen)
-    seconds = dict(zip(frozen.node, frozen.seconds))
-    done = {key: seconds[key] for key, wish in wanted.items() if key in held and wish.shows <= held[key]}
+    held, seconds = _held(frozen), dict(zip(frozen.node, frozen.seconds))
+    took: dict[str, list[float]] = {}
+    missing = []
     for key, wish in wanted.items():
-        if key not in done and _stored(store, wish):
-            done[key] = store.record(key)["seconds"]
-    return len(done), float(np.median(list(done.values()))) if done else None
+        network = wish.node.recipe.network
+        if key in held and wish.shows <= held[key]:
+            took.setdefault(network, []).append(seconds[key])
+        elif _stored(store, wish):
+            took.setdefault(network, []).append(store.record(key)["seconds"])
+        else:
+            missing.append(network)
+    left = sum(np.median(took[network]) for network in missing) if set(missing) <= set(took) else None
+    return len(wanted) - len(missing), left if left is None else float(left)
 
 
 def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:

@@ -23,7 +23,7 @@ def lines(capsys):
     ("arguments", "said"),
     [
         (["run", "fig03", "--scale", "desktop"], "no scale 'desktop': choose smoke, laptop, paper"),
-        (["run", "fig99"], "no notebook of fig99: choose fig01, fig02, fig03, fig04, fig09"),
+        (["run", "fig99"], "no notebook of fig99: choose fig01, fig02, fig03, fig04, fig05"),
         (["run", "fig03", "--trials", "0"], "trials is '0': give a whole number of 1 or more"),
         (["run", "fig03", "--trials", "three"], "trials is 'three'"),
         (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
