@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -116,7 +117,11 @@ class Store:
         print(f"store: {key} {why}; set aside in {aside}, it will be trained again", file=sys.stderr)
 
     def verify(self) -> tuple[int, int]:
-        """Check every training against its checksums and set aside what is damaged: (whole, damaged)."""
+        """Check every training against its checksums and set aside what is damaged: (whole, damaged). Also sweeps out
+        what a killed run left half-written, once it is an hour old."""
+        for draft in self.folder.glob(".draft-*"):
+            if time.time() - draft.stat().st_mtime > 3600:
+                shutil.rmtree(draft, ignore_errors=True)
         keys = list(self)
         whole = sum(self.arrays(key) is not None for key in keys)
         return whole, len(keys) - whole

@@ -11,7 +11,7 @@ import pytest
 from lottery_nb import LotteryError
 from lottery_nb.store import Store
 
-RECORD = {"measures": {"a": 1.0}, "curves": False}
+RECORD = {"measures": {"a": 1.0}, "strange": False}
 ARRAYS = {"x": np.arange(5.0)}
 
 
@@ -32,8 +32,8 @@ def test_what_is_written_is_read(store):
 
 
 def test_a_record_is_replaced_whole(store):
-    store.write("one", {**RECORD, "curves": True}, {"y": np.zeros(2)})
-    assert store.record("one")["curves"]
+    store.write("one", {**RECORD, "strange": True}, {"y": np.zeros(2)})
+    assert store.record("one")["strange"]
     assert list(store.arrays("one")) == ["y"]
     assert not list(store.folder.glob(".replaced-*")) + list(store.folder.glob(".draft-*"))
 
@@ -54,7 +54,7 @@ def flip_a_bit(path):
         lambda folder: (folder / "record.json").write_text(""),
         lambda folder: (folder / "record.json").write_text("[]"),
         lambda folder: (folder / "arrays.npz").write_bytes((folder / "arrays.npz").read_bytes()[:50]),
-        lambda folder: (folder / "record.json").write_text(json.dumps({**json.loads((folder / "record.json").read_text()), "curves": True})),
+        lambda folder: (folder / "record.json").write_text(json.dumps({**json.loads((folder / "record.json").read_text()), "strange": True})),
     ],
 )
 def test_damage_is_named_set_aside_and_never_used(store, damage, capsys):
@@ -70,6 +70,15 @@ def test_damage_is_named_set_aside_and_never_used(store, damage, capsys):
 def test_a_record_under_another_name_is_not_used(store):
     (store.folder / "one").rename(store.folder / "two")
     assert "two" not in store
+
+
+def test_verify_sweeps_out_old_drafts_only(store):
+    old, new = (store.folder / f".draft-{age}" for age in ("old", "new"))
+    for draft in (old, new):
+        draft.mkdir()
+    os.utime(old, (0, 0))
+    assert store.verify() == (1, 0)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_verify(store):
@@ -97,9 +106,9 @@ def test_a_full_disk_loses_nothing(store, monkeypatch):
     with pytest.raises(LotteryError, match="the disk is full.*LOTTERY_STORE"):
         store.write("two", RECORD, ARRAYS)
     with pytest.raises(LotteryError, match="the disk is full"):
-        store.write("one", {**RECORD, "curves": True}, ARRAYS)
+        store.write("one", {**RECORD, "strange": True}, ARRAYS)
     assert list(store) == ["one"]
-    assert not store.record("one")["curves"]
+    assert not store.record("one")["strange"]
     assert not list(store.folder.glob(".draft-*"))
 
 
@@ -123,7 +132,7 @@ def fsync(handle):
     real(handle)
 os.fsync = fsync
 for i in range(9):
-    store.write(f"node{i}", {"measures": {}, "curves": False}, {"x": np.arange(100.0)})
+    store.write(f"node{i}", {"measures": {}, "strange": False}, {"x": np.arange(100.0)})
 """
 
 
