@@ -147,7 +147,7 @@ def _record(i: int, iterations: np.ndarray, seen: np.ndarray, measured: dict, fi
     for moment, at in (("early_stop", stop), ("end", -1)):
         for name in ("val_loss", "val_accuracy"):
             measures[f"{name}_at_{moment}"] = float(curves[name][at])
-    measures["diverged"] = float(np.isnan(curves["val_loss"][-1]))
+    measures["diverged"] = float(not np.isfinite(curves["val_loss"][-1]))
     if "test_loss" in curves:
         at = _smallest(curves["test_loss"])
         measures["early_stop_iteration_test"] = float(iterations[at])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_lottery import tiny
 
-from lottery_nb import LotteryError, lenet, plans, run, training
+from lottery_nb import LotteryError, conv2, lenet, plans, run, training
 from lottery_nb.store import Store
 
 TINY = "Recipe(network='lenet', data='mnist5k', sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)"
@@ -147,6 +147,13 @@ def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
     run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=14)
     assert max(size for size, _ in sizes) == plans.BATCH["cpu"] == 12
     assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 4 * 14
+
+
+def test_convolutional_networks_train_one_at_a_time(monkeypatch):
+    sizes, real = [], training.train
+    monkeypatch.setattr(training, "train", lambda tickets, *rest: sizes.append(len(tickets)) or real(tickets, *rest))
+    run({"one": conv2.iterative().at_rounds(0)}, scale="smoke", trials=2)
+    assert sizes == [1, 1]
 
 
 def script(folder, iterations=4):
