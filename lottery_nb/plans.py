@@ -140,7 +140,8 @@ def _ready(pending: dict[str, Wanted], size: int) -> list[str]:
     ready = [wish for wish in pending.values() if not any(before and before.key in pending for before in (wish.node.parent, wish.node.origin))]
     ready.sort(key=lambda wish: (wish.node.control not in KEPT, wish.node.strategy != "iterative", wish.node.round))
     alike = [wish for wish in ready if _trains_as(wish) == _trains_as(ready[0])]
-    return [wish.node.key for wish in alike[: size if alike[0].node.recipe.network == "lenet" else 1]]
+    in_turns = bool(alike) and alike[0].node.recipe.network != "lenet"
+    return [wish.node.key for wish in alike[: 1 if in_turns else size]]
 
 
 def _trains_as(wish: Wanted) -> tuple:
