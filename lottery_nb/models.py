@@ -166,15 +166,13 @@ def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
     """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's weights and set-up."""
     rows = []
     for line, recipe in recipes.items():
-        measures = {"weights": recipe.weights} | {f"weights, {layer.name}": layer.count for layer in recipe.layers}
+        convolutions = [layer for layer in recipe.layers if layer.kind == "conv"]
+        measures = {"weights": recipe.weights} | ({"weights, convolutions": sum(layer.count for layer in convolutions)} if convolutions else {})
+        measures |= {f"weights, {layer.name}": layer.count for layer in recipe.layers}
         measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
-        if "conv" in {layer.kind for layer in recipe.layers}:
-            measures |= {
-                "weights, convolutions": sum(layer.count for layer in recipe.layers if layer.kind == "conv"),
-                "pruned a round, convolutions": recipe.prune_conv,
-            }
-        measures |= {f"left after {r} rounds, %": round(100 * sum(recipe.survivors(r).values()) / recipe.weights, 2) for r in (7, 10, 12)}
+        measures |= {"pruned a round, convolutions": recipe.prune_conv} if convolutions else {}
         measures |= {"pruned a round, fully-connected": recipe.prune_fc, "pruned a round, output": recipe.prune_output}
+        measures |= {f"left after {r} rounds, %": round(100 * sum(recipe.survivors(r).values()) / recipe.weights, 2) for r in (7, 10, 12)}
         rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]
     table = pd.DataFrame(rows)
     table.attrs["scale"] = "paper"  # counting shrinks nothing

@@ -325,8 +325,12 @@ def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:
 
 def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
-    shrank = dict.fromkeys(fact for line in plan.values() for fact in line.what_shrank(scale, trials))
-    said = [f"scale     {scale}: {'shrunk to' if shrank else 'as in the paper'}", *(f"          {fact}" for fact in shrank)]
+    shrank: dict[str, dict[str, None]] = {}
+    for line in plan.values():
+        shrank.setdefault(line.recipe.network, {}).update(dict.fromkeys(line.what_shrank(scale, trials)))
+    said = [f"scale     {scale}: {'shrunk to' if any(shrank.values()) else 'as in the paper'}"]
+    for network, facts in shrank.items():
+        said += [f"          {fact}{f' ({network})' if len(shrank) > 1 else ''}" for fact in facts]
     if scale == "smoke":
         said.append("          the paper's curves are not drawn: its data are others")
     if len(table):
