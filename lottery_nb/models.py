@@ -100,7 +100,7 @@ class Conv:
         if images.shape[3] != CONV_CHANNELS or not height == width <= CONV_SIDE or (CONV_SIDE - height) % 2:
             raise LotteryError(f"this network takes images of 32x32x3, the data set has {'x'.join(map(str, images.shape[1:]))}: choose another")
         edge = (CONV_SIDE - height) // 2
-        return F.pad(images, (0, 0, edge, edge, edge, edge)).contiguous()
+        return F.pad(images, (0, 0, edge, edge, edge, edge)).contiguous() if edge else images.contiguous()
 
     def forward(self, parameters: Parameters, x: Tensor, random: torch.Generator | None = None) -> Tensor:
         """Logits (n, classes) of one trial. x: (n, 32, 32, 3); random: draws what is dropped, nothing is without it."""
