@@ -139,7 +139,8 @@ def _ready(pending: dict[str, Wanted], size: int) -> list[str]:
     """Keys of trainings whose parents are done, all of one recipe: at most `size`, winning tickets first, as most stands on them."""
     ready = [wish for wish in pending.values() if not any(before and before.key in pending for before in (wish.node.parent, wish.node.origin))]
     ready.sort(key=lambda wish: (wish.node.control not in KEPT, wish.node.strategy != "iterative", wish.node.round))
-    alike = [wish for wish in ready if _trains_as(wish) == _trains_as(ready[0])]
+    first = _trains_as(ready[0]) if ready else None
+    alike = [wish for wish in ready if _trains_as(wish) == first]
     in_turns = bool(alike) and alike[0].node.recipe.network != "lenet"
     return [wish.node.key for wish in alike[: 1 if in_turns else size]]
 
@@ -248,7 +249,7 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
             arrays = store.arrays(node.key)
             rows += [(metric, int(iteration), np.nan, float(value)) for iteration, value in zip(arrays["iterations"], arrays[metric])]
         elif metric not in TEST_STOP:
-            origin = store.arrays(Node(node.recipe, "iterative", "winning ticket", node.trial, 0).key)
+            origin = store.arrays(node.unpruned.key)
             rows += [(metric, end, x, value) for x, value in distribution(metric, store.arrays(node.key), origin)]
     frame = pd.DataFrame(rows, columns=["metric", "iteration", "x", "value"])
     return frame.assign(node=node.key, **{name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density", *PROVENANCE)})

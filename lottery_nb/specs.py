@@ -266,16 +266,17 @@ class Node:
             return None
         before = 0 if self.strategy == "one-shot" else self.round - 1
         if not before:
-            return self._unpruned
+            return self.unpruned
         return replace(self, control="continued training" if self.strategy == "continued" else "winning ticket", round=before, draw=0, noise=0.0)
 
     @cached_property
     def origin(self) -> "Node | None":
         """The unpruned network of this trial where this node starts from its initial weights, else none."""
-        return self._unpruned if self.round and "initial weights" in STANDS_ON[self.control] else None
+        return self.unpruned if self.round and "initial weights" in STANDS_ON[self.control] else None
 
     @property
-    def _unpruned(self) -> "Node":
+    def unpruned(self) -> "Node":
+        """The whole network of this trial."""
         return Node(self.recipe, "iterative", "winning ticket", self.trial, 0)
 
     @cached_property
