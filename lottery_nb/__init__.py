@@ -10,7 +10,7 @@ from importlib import import_module
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
-    **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "Recipe"), "specs"),
+    **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "resnet18", "vgg19", "Recipe"), "specs"),
     **{"run": "plans", "architectures": "models", "LotteryError": "errors"},
 }
 

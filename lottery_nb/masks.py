@@ -1,5 +1,6 @@
 """Masks: which weights of a network survive. A mask is {layer name: bool tensor of the weight's shape}."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,17 +28,35 @@ def prune_layerwise(weights: dict[str, Tensor], mask: Mask, rates: dict[str, flo
     return keep_largest(weights, mask, {name: count - round(rates[name] * count) for name, count in survivors.items()})
 
 
+def prune_globally(weights: dict[str, Tensor], mask: Mask, names: list[str], rate: float) -> Mask:
+    """Prune the smallest weights of the named layers taken together, and none of the others.
+
+    Returns a new mask that lacks exactly round(rate * survivors) of the named layers' survivors, the smallest in magnitude,
+    ties broken by position (the first layer's first go first). Source: paper, Section 4 and Appendix I.1.
+    """
+    together = torch.cat([weights[name].flatten() for name in names])
+    alive = torch.cat([mask[name].flatten() for name in names])
+    survivors = int(alive.sum())
+    kept = _largest(together, alive, survivors - round(rate * survivors)).split([mask[name].numel() for name in names])
+    return mask | {name: part.view_as(mask[name]) for name, part in zip(names, kept)}
+
+
 def keep_largest(weights: dict[str, Tensor], mask: Mask, counts: dict[str, int]) -> Mask:
     """A new mask with exactly so many survivors a layer: those of `mask` largest in magnitude, of equals the later ones."""
     return {name: _largest(weights[name], mask[name], counts[name]) for name in mask}
 
 
 def _largest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
-    survivors = mask.flatten().nonzero().squeeze(1)
-    order = torch.argsort(weight.flatten()[survivors].abs(), stable=True)
-    kept = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
-    kept[survivors[order[len(order) - count :]]] = True
-    return kept.view_as(mask)
+    """Which `count` of the survivors of `mask` are largest in magnitude, what is no number among them; without a full sort."""
+    magnitudes = weight[mask].abs().nan_to_num(torch.inf)
+    pruned = len(magnitudes) - count
+    if not pruned:
+        return mask.clone()
+    threshold = float(np.partition(magnitudes.numpy(), pruned - 1)[pruned - 1])
+    ties = (magnitudes == threshold).nonzero().squeeze(1)
+    kept = magnitudes > threshold
+    kept[ties[pruned - int((magnitudes < threshold).sum()) :]] = True
+    return torch.zeros_like(mask).masked_scatter_(mask, kept)
 
 
 def random_mask(mask: Mask, counts: dict[str, int], generator: torch.Generator) -> Mask:

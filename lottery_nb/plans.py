@@ -242,8 +242,7 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
     stop, end = record["early_stop"], record["iterations"]
     rows = [("early_stop_iteration", stop, np.nan, float(stop))]
     for name, value in sorted(record["measures"].items()):
-        at = record["measures"]["early_stop_iteration_test"] if name in TEST_STOP else stop if name.endswith("_early_stop") else end
-        rows.append((name, int(at), np.nan, value))
+        rows.append((name, _moment(name, record, node), np.nan, value))
     for metric in shows:
         if metric in CURVES:
             arrays = store.arrays(node.key)
@@ -253,6 +252,15 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
             rows += [(metric, end, x, value) for x, value in distribution(metric, store.arrays(node.key), origin)]
     frame = pd.DataFrame(rows, columns=["metric", "iteration", "x", "value"])
     return frame.assign(node=node.key, **{name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density", *PROVENANCE)})
+
+
+def _moment(measure: str, record: dict, node: Node) -> int:
+    """The iteration at which a measure was taken."""
+    if measure in TEST_STOP:
+        return int(record["measures"]["early_stop_iteration_test"])
+    if "_at_mark_" in measure:
+        return node.recipe.marks[int(measure.rpartition("_")[2]) - 1]
+    return record["early_stop"] if measure.endswith("_early_stop") else record["iterations"]
 
 
 def _beside(rows: pd.DataFrame) -> pd.Series:

@@ -28,6 +28,7 @@ LABELS = {
     "test_accuracy_at_end": "Test accuracy at the end (%)",
     "train_accuracy_at_end": "Training accuracy at the end (%)",
     "test_accuracy": "Test accuracy (%)",
+    "val_accuracy": "Validation accuracy (%)",
     "val_loss": "Validation loss",
     "initial": "Initial weight",
     "movement": "Distance moved in training",
@@ -144,6 +145,20 @@ def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: 
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
         entries = _entries([left, right])
         right.legend(entries.values(), entries.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def accuracy_at_marks(table: pd.DataFrame, accuracy: str, columns: int = 2, **how) -> Figure:
+    """Three panels, an accuracy ("test_accuracy" | "val_accuracy") over density at two iterations before the end and at the
+    end, with a legend of so many columns; see `metric_vs_density`."""
+    figure, axes = panels(2, 2)
+    for ax, moment in zip(axes, ("mark_1", "mark_2", "end")):
+        metric = f"{accuracy}_at_{moment}"
+        accuracy_vs_density(table, ax, metric, **how)
+        reached = table.iteration[table.metric == metric]
+        if len(reached):
+            ax.set_title(f"{LABELS[accuracy]} after {reached.max():,} iterations")
+    legend(figure, axes[:3], at=axes[3])
     return figure
 
 

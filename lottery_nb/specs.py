@@ -17,7 +17,8 @@ from itertools import pairwise
 
 from .errors import LotteryError
 
-NETWORKS = ("lenet", "conv2", "conv4", "conv6", "conv6-256")
+NETWORKS = ("lenet", "conv2", "conv4", "conv6", "conv6-256", "resnet18", "vgg19")
+DEEP = ("resnet18", "vgg19")  # convolutions with batch-norm up to an average pooling, then the output layer
 SCALINGS = ("unit", "raw", "standardised")
 EFFORTS = ("main", "control", "sweep")
 CLASSES = 10
@@ -26,6 +27,8 @@ CONV_SIDE, CONV_CHANNELS = 32, 3  # of the images that the convolutional network
 # Filters of each block of two 3x3 convolutions and a 2x2 max-pooling. The paper prints 256 for Conv-6's third block, but all
 # its densities and weight counts fit 192 (the page of Figure 2 lays that out).
 BLOCKS = {"conv2": (64,), "conv4": (64, 128), "conv6": (64, 128, 192), "conv6-256": (64, 128, 256)}
+RESNET_FILTERS = (16, 32, 64)  # of each of three groups of three residual blocks of two convolutions
+VGG_BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # (filters, convolutions); a 2x2 max-pooling between blocks
 
 # Raised when the meaning of a result changes for the same recipe; every key then changes with it.
 RESULTS_VERSION = 1
@@ -56,12 +59,13 @@ def _is_count(value) -> bool:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose weights are pruned. `kind` ("conv" | "fc" | "output") picks its pruning rate; `shape` is (outputs,
-    inputs), of a convolution (filters, channels, 3, 3)."""
+    """A layer whose weights are counted. `kind` ("conv" | "fc" | "output" | "shortcut") picks its pruning rate; `shape` is
+    (outputs, inputs), of a convolution (filters, channels, height, width); `normed`: batch-norm follows, in place of a bias."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    normed: bool = False
 
     @property
     def weight(self) -> str:
@@ -103,6 +107,11 @@ class Recipe:
     optimiser: str = "adam"  # "adam" | "sgd"
     learning_rate: float = 1.2e-3
     momentum: float = 0.0  # SGD only
+    weight_decay: float = 0.0  # SGD only; of weights, not of biases and batch-norm
+    warmup: int = 0  # iterations over which the learning rate rises linearly from 0
+    milestones: tuple[int, ...] = ()  # iterations from which on the learning rate is a tenth of what it was
+    augment: bool = False  # flip and shift training images at random, each image anew in each batch
+    marks: tuple[int, ...] = ()  # iterations at which test accuracy is taken, beside early stop and the end
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-8
     batch: int = 60  # images a step
@@ -113,6 +122,7 @@ class Recipe:
     prune_output: float = 0.1  # of the survivors of the output layer, a round
     prune_conv: float = 0.1  # of the survivors of a convolution, a round
     pruned: str = "all"  # "all" | "conv" | "fc": which layers are pruned at all; "fc" includes the output layer
+    scope: str = "layerwise"  # "layerwise" | "global": the smallest weights of each layer, or of all convolutions together
     one_shot_step: float = 0.025  # one-shot densities are that far apart (output layer: half)
     rounds: int = _asks(28)  # pruning rounds after the unpruned one
     trials: int = _asks(5)
@@ -121,24 +131,44 @@ class Recipe:
     effort: str = _asks("main")  # "main" | "control" | "sweep": scales spend less on the appendix than on the paper's main claims
 
     def __post_init__(self):
-        object.__setattr__(self, "sizes", tuple(self.sizes))
+        for name in ("sizes", "milestones", "marks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("iterations", "batch", "evaluate_every", "validation", "rounds", "trials", "draws", "one_shot_every"):
             _require(_is_count(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a whole number of 1 or more is needed")
+        deep = self.network in DEEP
         _require(
-            len(self.sizes) > 0 and all(_is_count(size) for size in self.sizes),
-            f"sizes is {self.sizes!r}: one positive whole number for each hidden layer is needed, such as (300, 100)",
+            bool(self.sizes) != deep and all(_is_count(size) for size in self.sizes),
+            f"sizes is {self.sizes!r}: {self.network} has no fully-connected hidden layer, so it must be ()"
+            if deep
+            else f"sizes is {self.sizes!r}: one positive whole number for each hidden layer is needed, such as (300, 100)",
         )
         _require(0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate!r}: it must be a number above 0")
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum!r}: it must be in [0, 1)")
         _require(self.optimiser in ("adam", "sgd"), f"optimiser is {self.optimiser!r}: choose adam or sgd")
         _require(self.optimiser == "sgd" or not self.momentum, "momentum belongs to sgd: adam has none")
+        _require(0 <= self.weight_decay < 1, f"weight_decay is {self.weight_decay!r}: it must be in [0, 1)")
+        _require(self.optimiser == "sgd" or not self.weight_decay, "weight_decay belongs to sgd: adam has none here")
+        _require(
+            isinstance(self.warmup, int) and 0 <= self.warmup <= self.iterations,
+            f"warmup is {self.warmup!r}: it must be a whole number from 0 to the {self.iterations:,} iterations of a training",
+        )
+        for name in ("milestones", "marks"):
+            at = getattr(self, name)
+            _require(
+                all(map(_is_count, at)) and list(at) == sorted(set(at)) and all(i < self.iterations for i in at),
+                f"{name} are {at!r}: whole numbers are needed that rise and lie before the end, iteration {self.iterations:,}",
+            )
+        _require(
+            all(mark % self.evaluate_every == 0 for mark in self.marks),
+            f"marks are {self.marks!r}: multiples of evaluate_every={self.evaluate_every} are needed",
+        )
         _require(self.initialisation in ("glorot", "gaussian"), f"initialisation is {self.initialisation!r}: choose glorot or gaussian")
         _require(
             self.init_std > 0 if self.initialisation == "gaussian" else not self.init_std,
             f"init_std is {self.init_std!r}: gaussian needs a deviation above 0, and glorot has none to choose",
         )
         _require(self.effort in EFFORTS, f"effort is {self.effort!r}: choose {', '.join(EFFORTS)}")
-        for name, choices in (("scaling", SCALINGS), ("precision", ("fp32", "bf16")), ("pruned", ("all", "conv", "fc"))):
+        for name, choices in (("scaling", SCALINGS), ("precision", ("fp32", "bf16")), ("pruned", ("all", "conv", "fc")), ("scope", ("layerwise", "global"))):
             _require(getattr(self, name) in choices, f"{name} is {getattr(self, name)!r}: choose {', '.join(choices)}")
         _require(0 < self.width <= 4, f"width is {self.width!r}: it multiplies filters and units, and lies above 0 and up to 4")
         _require(0 <= self.dropout < 1, f"dropout is {self.dropout!r}: it must be in [0, 1)")
@@ -146,6 +176,11 @@ class Recipe:
             for name, plain in (("dropout", 0.0), ("precision", "fp32")):
                 _require(getattr(self, name) == plain, f"{name} is {getattr(self, name)!r}: Lenet has no such switch, the convolutional networks do")
             _require(self.pruned != "conv", "pruned is 'conv': Lenet has no convolution; choose all or fc")
+            _require(not self.augment, "augment is for the networks of colour images: Lenet's digits are not flipped")
+        if deep:
+            _require(self.pruned == "conv", f"pruned is {self.pruned!r}: of {self.network} only the convolutions are pruned; choose conv")
+            _require(not self.dropout, f"dropout is {self.dropout!r}: {self.network} has no layer for it, conv2, conv4 and conv6 do")
+        _require(self.scope == "layerwise" or self.pruned == "conv", "global pruning takes the smallest weights of all convolutions: choose pruned='conv'")
         for name in ("prune_fc", "prune_output", "prune_conv", "one_shot_step"):
             _require(0 < getattr(self, name) < 1, f"{name} is {getattr(self, name)!r}: a pruning rate lies between 0 and 1, both excluded")
         _require(self.evaluate_every <= self.iterations, f"evaluate_every is {self.evaluate_every}: more than the {self.iterations} iterations of a training")
@@ -155,6 +190,9 @@ class Recipe:
         """The layers of its network, first to last; raises for an unknown network."""
         _require(self.network in NETWORKS, f"there is no network {self.network!r}: choose {', '.join(NETWORKS)}")
         convolutions, inputs = [], LENET_INPUTS
+        if self.network in DEEP:
+            convolutions = self._residual() if self.network == "resnet18" else self._vgg()
+            inputs = convolutions[-1].shape[0]
         if self.network in BLOCKS:
             filters = [self._widened(n) for n in BLOCKS[self.network] for _ in range(2)]
             channels = zip(filters, [CONV_CHANNELS, *filters])
@@ -165,13 +203,33 @@ class Recipe:
         connected = [Layer(name, "output" if name == "output" else "fc", (out, into)) for name, into, out in zip(names, widths, widths[1:])]
         return (*convolutions, *connected)
 
+    def _residual(self) -> list[Layer]:
+        """The residual network of 20 layers for CIFAR; a group that doubles the filters begins with a 1x1 projection."""
+        filters = [self._widened(n) for n in RESNET_FILTERS]
+        layers = [Layer("conv1", "conv", (filters[0], CONV_CHANNELS, 3, 3), True)]
+        for group, (into, out) in enumerate(zip(filters[:1] + filters, filters)):
+            if group:
+                layers.append(Layer(f"shortcut{group}", "shortcut", (out, into, 1, 1), True))
+            for i, channels in enumerate((into, *[out] * 5), 6 * group + 2):
+                layers.append(Layer(f"conv{i}", "conv", (out, channels, 3, 3), True))
+        return layers
+
+    def _vgg(self) -> list[Layer]:
+        filters = [self._widened(n) for n, convolutions in VGG_BLOCKS for _ in range(convolutions)]
+        return [Layer(f"conv{i}", "conv", (out, into, 3, 3), True) for i, (out, into) in enumerate(zip(filters, [CONV_CHANNELS, *filters]), 1)]
+
     def _widened(self, units: int) -> int:
         return max(1, round(units * self.width))
+
+    def rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0: the warm-up's share of it, a tenth after each milestone."""
+        rising = min(1.0, iteration / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * rising * 0.1 ** sum(iteration >= milestone for milestone in self.milestones)
 
     @property
     def rates(self) -> dict[str, float]:
         """Fraction of the survivors that a round prunes from a layer, by kind of layer."""
-        rates = {"conv": self.prune_conv, "fc": self.prune_fc, "output": self.prune_output}
+        rates = {"conv": self.prune_conv, "fc": self.prune_fc, "output": self.prune_output, "shortcut": 0.0}
         return rates if self.pruned == "all" else {kind: rate if (kind == "conv") == (self.pruned == "conv") else 0.0 for kind, rate in rates.items()}
 
     @property
@@ -183,8 +241,20 @@ class Recipe:
         """The deviation of a layer's initial weights, before they are truncated at twice that."""
         return self.init_std or math.sqrt(2 / sum(layer.fans))
 
+    def remaining(self, rounds: int) -> int:
+        """How many weights are left after so many rounds of iterative pruning."""
+        if self.scope == "layerwise":
+            return sum(self.survivors(rounds).values())
+        pruned = sum(layer.count for layer in self.layers if layer.kind == "conv")
+        kept = self.weights - pruned
+        for _ in range(rounds):
+            pruned -= round(self.prune_conv * pruned)
+        return kept + pruned
+
     def survivors(self, rounds: int) -> dict[str, int]:
-        """How many weights of each layer are left after so many rounds of iterative pruning, {layer weight: count}."""
+        """How many weights of each layer are left after so many rounds of iterative pruning, {layer weight: count}; with
+        global pruning no plan tells, only a training does."""
+        _require(self.scope == "layerwise", "global pruning leaves in each layer what a training decides: ask for the weights remaining in all")
         counts = {layer.weight: layer.count for layer in self.layers}
         for _ in range(rounds):
             counts = {layer.weight: counts[layer.weight] - round(self.rates[layer.kind] * counts[layer.weight]) for layer in self.layers}
@@ -238,6 +308,10 @@ class Recipe:
                 changes[name] = min(getattr(self, name), shrink[name])
         if "iterations" in shrink:
             changes["iterations"] = max(1, round(self.iterations * shrink["iterations"]))
+            changes["warmup"] = round(self.warmup * shrink["iterations"])
+            changes["milestones"] = tuple(round(milestone * shrink["iterations"]) for milestone in self.milestones)
+            every = changes.get("evaluate_every", self.evaluate_every)
+            changes["marks"] = tuple(every * round(mark * shrink["iterations"] / every) for mark in self.marks)
         return replace(self, **changes)
 
     def deciding(self) -> dict:
@@ -262,7 +336,7 @@ class Node:
     @cached_property
     def parent(self) -> "Node | None":
         """The training whose final weights decide this node's mask: none where no training does."""
-        if not self.round or "mask" not in STANDS_ON[self.control]:
+        if not self.round or "mask" not in STANDS_ON[self.control] and not (self.control == "random sparse" and self.recipe.scope == "global"):
             return None
         before = 0 if self.strategy == "one-shot" else self.round - 1
         if not before:
@@ -391,6 +465,12 @@ class Line:
 
 
 def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
+    if recipe.scope == "global":
+        _require(
+            recipe.remaining(rounds) < recipe.remaining(rounds - 1) if rounds else True,
+            f"{rounds} rounds are too many: the last would prune none of the {recipe.remaining(rounds):,} weights left",
+        )
+        return
     for r, (before, after) in enumerate(pairwise(recipe.survivors(r) for r in range(rounds + 1))):
         for layer in recipe.layers:
             _require(
@@ -412,11 +492,14 @@ STANDS_ON = {
     "reinit from the ticket": ("mask", "initial weights"),
     "noise": ("mask", "initial weights"),
     "continued training": ("mask",),  # the trainings between two prunings of that strategy, which no figure shows
-    "random sparse": (),
+    "random sparse": (),  # save where pruning is global: how many weights each layer keeps is then the ticket's
     "pruned before training": (),
 }
 DRAWN = {"random reinit": "reinitialisations", "random sparse": "random masks"}
 
+
+_SMOKE_DEEP = {"data": "mnist1k", "evaluate_every": 8, "validation": 100, "batch": 20, "rounds": 2, "trials": 1, "draws": 1, "sweep": {"rounds": 1}}
+_LAPTOP_DEEP = {"precision": "bf16", "trials": 1, "draws": 1}
 
 # Scales: what each one shrinks, by network, and further where less effort is asked for. `iterations` multiplies; rounds,
 # trials and draws are upper limits. `paper` shrinks nothing.
@@ -432,6 +515,8 @@ SCALES = {
             "rounds": 3, "trials": 1, "draws": 1,
             "sweep": {"rounds": 1},
         }),
+        "resnet18": _SMOKE_DEEP | {"iterations": 0.0008, "width": 0.25},
+        "vgg19": _SMOKE_DEEP | {"iterations": 24 / 112_480, "width": 0.0625},
     },
     "laptop": {
         "lenet": {
@@ -442,6 +527,8 @@ SCALES = {
             "iterations": 0.15, "precision": "bf16", "rounds": 12, "trials": 1, "draws": 1,
             "sweep": {"width": 0.25, "rounds": 8},
         }),
+        "resnet18": _LAPTOP_DEEP | {"iterations": 0.05, "evaluate_every": 250, "width": 0.5, "rounds": 8},
+        "vgg19": _LAPTOP_DEEP | {"iterations": 1500 / 112_480, "evaluate_every": 200, "width": 0.25, "rounds": 12},
     },
     "paper": {},
 }  # fmt: skip
@@ -459,3 +546,10 @@ _conv = {"data": "cifar10", "sizes": (256, 256), "scaling": "raw"}  # the method
 conv2 = Recipe(network="conv2", iterations=20_000, learning_rate=2e-4, rounds=22, **_conv)
 conv4 = Recipe(network="conv4", iterations=25_000, learning_rate=3e-4, rounds=26, **_conv)
 conv6 = Recipe(network="conv6", iterations=30_000, learning_rate=3e-4, rounds=26, prune_conv=0.15, **_conv)
+_deep = {
+    "data": "cifar10", "sizes": (), "scaling": "standardised", "augment": True, "optimiser": "sgd", "learning_rate": 0.1, "momentum": 0.9,
+    "weight_decay": 1e-4, "pruned": "conv", "prune_conv": 0.2, "scope": "global",
+}  # fmt: skip
+resnet18 = Recipe(network="resnet18", iterations=30_000, batch=128, milestones=(20_000, 25_000), marks=(10_000, 20_000), rounds=15, **_deep)
+# 160 epochs of 45,000 images, the rate a tenth after 80 and after 120
+vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240, 84_360), marks=(30_000, 60_000), rounds=33, **_deep)

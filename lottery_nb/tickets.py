@@ -35,9 +35,15 @@ def make(node: Node, parent: Trained | None = None, origin: Trained | None = Non
 
 def _mask(node: Node, who: tuple, parent: Trained | None) -> Mask:
     layers = node.recipe.layers
-    if parent:
-        return masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in layers})
     full = masks.ones({layer.weight: torch.empty(layer.shape) for layer in layers})
+    if parent:
+        if node.recipe.scope == "global":
+            pruned = masks.prune_globally(parent.final, parent.mask, [layer.weight for layer in layers if layer.kind == "conv"], node.rates["conv"])
+        else:
+            pruned = masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in layers})
+        if node.control == "random sparse":
+            return masks.random_mask(full, {name: int(layer.sum()) for name, layer in pruned.items()}, generator("mask", *who))
+        return pruned
     if node.control == "random sparse":
         return masks.random_mask(full, node.recipe.survivors(node.round), generator("mask", *who))
     if node.control == "pruned before training":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import models
-from .data import Data, Split
+from .data import Data, Split, augmented
 from .errors import LotteryError
 from .masks import Mask
 from .specs import Recipe
@@ -100,11 +100,14 @@ def train(
     alive = _Stack([_alive(ticket) for ticket in tickets], device, survivors).flat
     pruned = not alive.all()
     values.flat.mul_(alive)
+    decays = _Stack([_decays(ticket, recipe) for ticket in tickets], device, survivors).flat if recipe.weight_decay else None
     optimiser = _optimiser(recipe, values.flat)
-    values.flat.grad = gradients.flat
+    values.flat.grad = gradients.flat.zero_()
     best = {name: stacked.clone() for name, stacked in values.full().items()}
     best_loss = torch.full((len(tickets),), torch.inf, device=device)
     randoms = [generator("dropout", *ticket.order) for ticket in tickets]
+    shifts = [generator("augmentation", *ticket.order) for ticket in tickets]
+    marked = {}
     orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
     looked_at = ("validation", "test") if test_looks else ("validation",)
@@ -112,11 +115,17 @@ def train(
     for start in range(0, recipe.iterations, recipe.evaluate_every):
         steps = min(recipe.evaluate_every, recipe.iterations - start)
         chosen = torch.stack([next(order) for order in orders], 2)[:steps].to(device)  # (steps, batch, trials)
-        for batch in chosen:
-            x = images.index_select(0, batch.flatten()).view(*batch.shape, *images.shape[1:])  # half the time of images[batch]
+        for i, batch in enumerate(chosen, start):
+            x = images.index_select(0, batch.flatten())  # half the time of images[batch]
+            if recipe.augment:
+                x = augmented(x, shifts)
+            x = x.view(*batch.shape, *images.shape[1:])
             network.gradients(values.views, x, labels[batch], gradients.views, randoms)
             if pruned:
                 gradients.flat.mul_(alive)
+            if decays is not None:
+                gradients.flat.addcmul_(values.flat, decays)
+            optimiser.param_groups[0]["lr"] = recipe.rate_at(i)
             optimiser.step()
         full = values.full()
         seen = [value for split in looked_at for value in evaluate(network, full, *splits[split])]
@@ -126,6 +135,8 @@ def train(
         for name, stacked in full.items():
             best[name][better] = stacked[better]
         looks.append((start + steps, torch.stack(seen).cpu().numpy()))
+        if start + steps in recipe.marks:
+            marked[start + steps] = evaluate(network, full, *splits["test"])[1].cpu().numpy()
         progress(steps)
 
     at = {"early_stop": best, "end": full}
@@ -135,6 +146,9 @@ def train(
         for split in ("test", "train")
         for what, value in zip(("loss", "accuracy"), evaluate(network, parameters, *splits[split]))
     }
+    for number, mark in enumerate(recipe.marks, 1):
+        measured[f"test_accuracy_at_mark_{number}"] = marked[mark]
+        measured[f"val_accuracy_at_mark_{number}"] = looks[mark // recipe.evaluate_every - 1][1][1]
     iterations = np.array([iteration for iteration, _ in looks])
     seen = np.stack([row for _, row in looks])  # (evaluations, 2 or 4, trials)
     return [_record(i, iterations, seen[..., i], measured, full) for i in range(len(tickets))]
@@ -178,6 +192,11 @@ def _on(device, network, split: Split) -> tuple[Tensor, Tensor]:
 def _alive(ticket: Ticket) -> dict[str, Tensor]:
     """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
     return {name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value) for name, value in ticket.weights.items()}
+
+
+def _decays(ticket: Ticket, recipe: Recipe) -> dict[str, Tensor]:
+    """The weight decay of every parameter: that of the recipe for weights, none for biases and batch-norm."""
+    return {name: torch.full_like(value, recipe.weight_decay * (name in ticket.mask)) for name, value in ticket.weights.items()}
 
 
 def _has_bf16(device: torch.device) -> bool:

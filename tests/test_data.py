@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lottery_nb import LotteryError, data
+from lottery_nb.training import generator
 
 # urllib leaves the connection of a refused download to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
@@ -88,6 +89,18 @@ def test_the_smaller_digits_are_every_fifth_of_the_small_ones():
     assert [len(split.labels) for split in (few.train, few.validation, few.test)] == [800, 100, 100]
     for split, each in ((few.train, 80), (few.validation, 10), (few.test, 10)):
         assert torch.bincount(split.labels).tolist() == [each] * 10
+
+
+def test_augmented_images_are_shifted_and_flipped_by_draws_of_their_trial():
+    images = torch.arange(1, 2 * 6 * 32 * 32 * 3 + 1, dtype=torch.float32).view(12, 32, 32, 3)  # six of each of two trials
+    both = data.augmented(images, [generator("a"), generator("b")])
+    torch.testing.assert_close(both[1::2], data.augmented(images[1::2].clone(), [generator("b")]))
+    padded = torch.nn.functional.pad(images, (0, 0, 4, 4, 4, 4))
+    for image, all_of_it in zip(both, padded):
+        windows = [all_of_it[y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
+        assert any(torch.equal(image, window) or torch.equal(image, window.flip(1)) for window in windows)
+    many = data.augmented(images[:1].expand(4000, 32, 32, 3), [generator("many")])
+    assert len({tuple(image[::31, ::31, 0].flatten().tolist()) for image in many}) == 162, "every shift, flipped and not"
 
 
 def test_unknown_names():

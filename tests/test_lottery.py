@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lottery_nb import Recipe, data, lenet, masks, plans, training
+from lottery_nb import Recipe, data, lenet, masks, plans, resnet18, training
 from lottery_nb.store import Store
 
 tiny = Recipe(network="lenet", data="mnist5k", sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)
@@ -220,3 +220,86 @@ def test_a_training_that_diverges_is_recorded_and_those_after_it_go_on():
     table = plans.run({"hopeless": recipe.iterative()}, scale="paper")
     assert table[table.metric == "diverged"].value.tolist() == [1.0] * 8
     assert (table[table.metric == "test_accuracy_at_early_stop"].value < 0.2).all()
+
+
+# --- the deep networks' training ---------------------------------------------------------------------------------------------
+
+deep = resnet18.but(
+    data="mnist1k", validation=100, width=0.25, batch=20, iterations=12, evaluate_every=2, learning_rate=0.05, warmup=4, milestones=(8, 10), marks=(4, 8),
+    augment=False, rounds=2, trials=1,
+)  # fmt: skip
+
+
+@pytest.fixture
+def deep_store():
+    store, plan = Store(), {"tickets": deep.iterative(), "reinit": deep.iterative().reinitialised(), "sparse": deep.random_sparse()}
+    plans.train_missing(plans.wanted_nodes([plan], "paper"), store)
+    return store
+
+
+def test_a_deep_network_trains_as_in_a_loop_of_torchs_own_parts():
+    from reference import filled, plain_deep
+    from torch.nn import functional as F
+
+    from lottery_nb import models, tickets
+
+    digits = data.load("mnist1k", deep.scaling, deep.validation, deep.split_seed)
+    ticket = tickets.make(deep.iterative().nodes("paper")[0])
+    record = training.train([ticket], digits, deep)[0]
+    reference, learned, statistics = plain_deep(deep)
+    filled(reference, learned, statistics, ticket.weights)
+    weights, others = ([p for name, p in zip(learned, reference.parameters()) if name.endswith("weight") == of] for of in (True, False))
+    optimiser = torch.optim.SGD([{"params": weights, "weight_decay": 1e-4}, {"params": others}], lr=0.05, momentum=0.9)
+    images = models.build(deep).prepare(digits.train.images).permute(0, 3, 1, 2)
+    tests = models.build(deep).prepare(digits.test.images).permute(0, 3, 1, 2)
+    rates = [0, 0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005]
+    batches = training._batches(len(images), (2, 20), ticket.order)
+    for i, batch in enumerate(batch for _ in range(6) for batch in next(batches)):
+        for group in optimiser.param_groups:
+            group["lr"] = rates[i]
+        optimiser.zero_grad()
+        F.cross_entropy(reference.train()(images[batch]), digits.train.labels[batch]).backward()
+        optimiser.step()
+        if i + 1 in (4, 8, 12):
+            accuracy = (reference.eval()(tests).argmax(1) == digits.test.labels).double().mean().item()
+            moment = {4: "mark_1", 8: "mark_2", 12: "end"}[i + 1]
+            assert record.measures[f"test_accuracy_at_{moment}"] == pytest.approx(accuracy, abs=0.011), "one image of a hundred"
+    for name, theirs in zip(learned + statistics, [*reference.parameters(), *(b for b in reference.buffers() if b.ndim)], strict=True):
+        torch.testing.assert_close(record.weights[name], theirs, rtol=1e-2, atol=1e-3, msg=name)
+    assert record.measures["val_accuracy_at_mark_2"] == record.curves["val_accuracy"][3]
+
+
+def test_deep_tickets_are_pruned_globally_and_start_afresh(deep_store):
+    trained = trained_of(deep.iterative(), deep_store)
+    for r in (1, 2):
+        before, after = trained[r - 1, 0, 0], trained[r, 0, 0]
+        names = [layer.weight for layer in deep.layers if layer.kind == "conv"]
+        survivors, left = (sum(int(each.mask[name].sum()) for name in names) for each in (before, after))
+        assert left == survivors - round(0.2 * survivors)
+        smallest = min(before.final[name][after.mask[name]].abs().min() for name in names if after.mask[name].any())
+        assert all(
+            before.final[name][before.mask[name] & ~after.mask[name]].abs().max() <= smallest for name in names if (before.mask[name] & ~after.mask[name]).any()
+        )
+        assert all(mask.all() for name, mask in after.mask.items() if name not in names), "shortcuts and the output layer stay whole"
+        assert masks.density(after.mask) == pytest.approx(deep.remaining(r) / deep.weights)
+        for name, value in after.final.items():
+            assert name not in after.mask or not value[~after.mask[name]].any(), "momentum and weight decay revive nothing"
+    ticket, first = ticket_of(last(deep.iterative()), deep_store), trained[0, 0, 0]
+    for name, value in ticket.weights.items():
+        assert torch.equal(value, first.initial[name] * ticket.mask[name] if name in ticket.mask else first.initial[name])
+    assert not ticket.weights["conv5.mean"].any() and (ticket.weights["conv5.variance"] == 1).all(), "statistics start afresh"
+    assert first.final["conv5.mean"].any()
+
+
+def test_random_sparse_deep_networks_keep_what_the_ticket_keeps_of_each_layer(deep_store):
+    winner, random = ticket_of(last(deep.iterative()), deep_store), ticket_of(last(deep.random_sparse()), deep_store)
+    assert last(deep.random_sparse()).parent.control == "winning ticket"
+    for name, mask in winner.mask.items():
+        assert int(random.mask[name].sum()) == int(mask.sum())
+        assert mask.all() or not torch.equal(random.mask[name], mask)
+
+
+def test_accuracy_at_marks_is_told_with_its_iteration(deep_store):
+    table = plans.run({"tickets": deep.iterative()}, scale="paper")
+    marks = table[table.metric.str.contains("_at_mark_")].groupby("metric").iteration.unique()
+    assert {metric: list(at) for metric, at in marks.items()} == {f"{split}_accuracy_at_mark_{i}": [4 * i] for split in ("test", "val") for i in (1, 2)}

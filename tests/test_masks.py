@@ -20,6 +20,30 @@ def test_ties_go_by_position():
     assert masks.prune_layerwise(weights, masks.ones(weights), {"a": 0.4})["a"].tolist() == [False, True, True, False, True]
 
 
+def test_the_largest_are_those_of_a_stable_sort():
+    for seed in range(20):
+        weight = torch.randn(300, generator=generator("w", seed)).mul(5).round() / 5  # many ties
+        weight[:: 40 + seed] = torch.nan  # a training that diverged
+        mask = torch.rand(300, generator=generator("m", seed)) < 0.7
+        alive = mask.nonzero().squeeze(1)
+        order = alive[torch.argsort(weight[alive].abs().nan_to_num(torch.inf), stable=True)]
+        for pruned in (0, 1, 17, len(alive)):
+            kept = masks.keep_largest({"a": weight}, {"a": mask}, {"a": len(alive) - pruned})["a"]
+            assert set(kept.nonzero().squeeze(1).tolist()) == set(order[pruned:].tolist())
+
+
+def test_global_pruning_takes_the_smallest_of_all_named_layers():
+    weights = {"a": torch.tensor([[3.0, -0.1], [0.2, 5.0]]), "b": torch.tensor([0.3, -0.2, 4.0, 0.0, 6.0, 7.0]), "c": torch.tensor([0.0, 0.0])}
+    mask = masks.ones(weights) | {"b": torch.tensor([True, True, True, False, True, True])}
+    pruned = masks.prune_globally(weights, mask, ["a", "b"], 0.2)  # two of nine: -0.1, then 0.2 before -0.2
+    assert pruned["a"].tolist() == [[True, False], [False, True]]
+    assert pruned["b"].tolist() == [True, True, True, False, True, True]
+    assert pruned["c"].all(), "what is not named is left alone"
+    again = masks.prune_globally(weights, pruned, ["a", "b"], 0.5)  # four of seven (3.5 to even): 0.2 0.3 3 4
+    assert again["a"].tolist() == [[False, False], [False, True]]
+    assert again["b"].tolist() == [False, False, False, False, True, True]
+
+
 def test_only_survivors_are_pruned_and_only_by_magnitude():
     weights = {"a": torch.tensor([0.0, -5.0, 3.0, -2.0, 4.0])}
     mask = {"a": torch.tensor([False, True, True, True, True])}

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from reference import filled, plain_deep
 from torch.nn import functional as F
 
-from lottery_nb import LotteryError, conv2, conv4, conv6, lenet, models, training
+from lottery_nb import LotteryError, conv2, conv4, conv6, lenet, models, resnet18, training, vgg19
 from lottery_nb.training import generator
 
 
@@ -201,3 +202,37 @@ def test_digits_are_shown_to_convolutional_networks_in_the_middle_of_three_chann
         models.build(conv2).prepare(torch.rand(4, 40, 40))
     with pytest.raises(LotteryError, match="784 values"):
         models.build(lenet).prepare(torch.rand(4, 32, 32, 3))
+
+
+# --- Resnet-18 and VGG-19 ------------------------------------------------------------------------------------------------
+
+
+DEEP = [resnet18.but(width=0.25), vgg19.but(width=0.0625)]
+
+
+@pytest.mark.parametrize("recipe", DEEP, ids=lambda recipe: recipe.network)
+def test_deep_gradients_and_statistics_are_those_of_torchs_modules(recipe):
+    network = models.build(recipe)
+    parameters = models.initialise(recipe, generator("deep"))
+    for name, value in parameters.items():
+        if not name.endswith("weight"):
+            value.add_(torch.rand(value.shape, generator=generator(name)))  # so that no part can hide in another
+    reference, learned, statistics = plain_deep(recipe)
+    assert sorted(learned + statistics) == sorted(parameters)
+    filled(reference, learned, statistics, parameters)
+    x, labels = torch.rand(12, 1, 32, 32, 3, generator=generator("x")), torch.randint(0, 10, (12, 1), generator=generator("y"))
+    images = x[:, 0].permute(0, 3, 1, 2).contiguous()
+    stacked = {name: value.clone().unsqueeze(0) for name, value in parameters.items()}
+    torch.testing.assert_close(network.logits(stacked, x[:, 0])[0].T, reference.eval()(images), rtol=1e-4, atol=1e-4)
+
+    ours = {name: torch.zeros_like(value) for name, value in stacked.items()}
+    network.gradients(stacked, x, labels, ours, [generator("any")])
+    F.cross_entropy(reference.train()(images), labels[:, 0]).backward()
+    for name, theirs in zip(learned, reference.parameters()):
+        torch.testing.assert_close(ours[name][0], theirs.grad, rtol=2e-3, atol=2e-4, msg=name)
+    for name, theirs in zip(statistics, (b for b in reference.buffers() if b.ndim)):
+        torch.testing.assert_close(stacked[name][0], theirs, rtol=1e-4, atol=1e-5, msg=name)
+        assert not ours[name].any(), "no optimiser moves them"
+    before = {name: stacked[name].clone() for name in statistics}
+    network.logits(stacked, x[:, 0])
+    assert all(torch.equal(before[name], stacked[name]) for name in statistics), "evaluating leaves the statistics alone"

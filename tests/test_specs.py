@@ -2,7 +2,7 @@ from dataclasses import fields
 
 import pytest
 
-from lottery_nb import LotteryError, Recipe, lenet
+from lottery_nb import LotteryError, Recipe, conv2, lenet, resnet18, vgg19
 from lottery_nb.specs import SCALES
 
 
@@ -21,7 +21,7 @@ def test_defaults_stay_as_they_are():
         "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
         "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "batch": 60, "evaluate_every": 100, "validation": 5000, "split_seed": 0, "prune_fc": 0.2,
         "prune_output": 0.1, "prune_conv": 0.1, "pruned": "all", "one_shot_step": 0.025, "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1,
-        "effort": "main",
+        "effort": "main", "augment": False, "marks": (), "milestones": (), "scope": "layerwise", "warmup": 0, "weight_decay": 0.0,
     }  # fmt: skip
 
 
@@ -104,6 +104,75 @@ def test_rounds_beyond_a_scale_are_left_out():
 def test_bad_recipes_stop_when_they_are_written(changes, said):
     with pytest.raises(LotteryError, match=said):
         lenet.but(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"milestones": (20_000, 30_000)}, "milestones are .* lie before the end, iteration 30,000"),
+        ({"milestones": (25_000, 20_000)}, "whole numbers are needed that rise"),
+        ({"marks": (10_050,)}, "multiples of evaluate_every=100"),
+        ({"warmup": 30_001}, "warmup is 30001: it must be a whole number from 0 to the 30,000 iterations"),
+        ({"warmup": 0.5}, "warmup is 0.5"),
+        ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
+        ({"optimiser": "adam"}, "momentum belongs to sgd"),
+        ({"optimiser": "adam", "momentum": 0.0}, "weight_decay belongs to sgd"),
+        ({"pruned": "all"}, "of resnet18 only the convolutions are pruned; choose conv"),
+        ({"pruned": "fc"}, "choose conv"),
+        ({"scope": "everywhere"}, "scope is 'everywhere': choose layerwise, global"),
+        ({"sizes": (300,)}, r"resnet18 has no fully-connected hidden layer, so it must be \(\)"),
+        ({"dropout": 0.5}, "resnet18 has no layer for it"),
+    ],
+)
+def test_bad_deep_recipes_stop_when_they_are_written(changes, said):
+    with pytest.raises(LotteryError, match=said):
+        resnet18.but(**changes)
+
+
+def test_global_pruning_needs_convolutions():
+    for recipe in (lenet, conv2):
+        with pytest.raises(LotteryError, match="global pruning takes the smallest weights of all convolutions: choose pruned='conv'"):
+            recipe.but(scope="global")
+    assert conv2.but(scope="global", pruned="conv").remaining(1) == conv2.weights - 3859
+    with pytest.raises(LotteryError, match="100 rounds are too many: the last would prune none of the 3,202 weights left"):
+        resnet18.but(rounds=100).iterative().nodes("paper", 1)
+    with pytest.raises(LotteryError, match="what a training decides"):
+        resnet18.survivors(3)
+
+
+LADDERS = {  # percent of the weights that the paper prints
+    resnet18: {2: 64.4, 4: 41.7, 6: 27.1, 8: 17.8, 10: 11.8, 12: 8.0, 14: 5.5},
+    vgg19: {4: 41.0, 8: 16.8, 12: 6.9, 16: 2.8, 20: 1.2, 24: 0.5, 28: 0.2, 32: 0.1},
+}
+
+
+def test_deep_networks_have_the_papers_weights_and_ladders():
+    counts = {kind: sum(layer.count for layer in resnet18.layers if layer.kind == kind) for kind in ("conv", "shortcut", "output")}
+    assert counts == {"conv": 267_696, "shortcut": 2_560, "output": 640}
+    assert (resnet18.weights, vgg19.weights) == (270_896, 20_024_000)
+    assert [layer.count for layer in vgg19.layers[:2]] == [1_728, 36_864]
+    for recipe, ladder in LADDERS.items():
+        assert {r: round(100 * recipe.remaining(r) / recipe.weights, 1) for r in ladder} == ladder
+
+
+def test_learning_rates_at_the_corners_of_the_schedules():
+    def rates(recipe, *iterations):
+        return pytest.approx([recipe.rate_at(i) for i in iterations])
+
+    assert rates(resnet18, 0, 19_999, 20_000, 24_999, 25_000, 29_999) == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    assert rates(vgg19, 56_239, 56_240, 84_359, 84_360) == [0.1, 0.01, 0.01, 0.001]
+    warmed = resnet18.but(learning_rate=0.03, warmup=20_000)
+    assert rates(warmed, 0, 1, 10_000, 19_999, 20_000) == [0, 0.0000015, 0.015, 0.0299985, 0.003]
+    assert rates(vgg19.but(warmup=10_000), 5_000, 10_000) == [0.05, 0.1]
+    assert {lenet.rate_at(i) for i in (0, 49_999)} == {lenet.learning_rate}
+
+
+def test_schedules_shrink_with_the_run():
+    small = resnet18.but(learning_rate=0.03, warmup=20_000).at("laptop")
+    assert (small.iterations, small.warmup, small.milestones, small.marks) == (1500, 1000, (1000, 1250), (500, 1000))
+    for recipe in (resnet18, vgg19):
+        for scale in SCALES:
+            assert all(mark % recipe.at(scale).evaluate_every == 0 for mark in recipe.at(scale).marks)
 
 
 @pytest.mark.parametrize("trials", [0, -1, "three", 2.0, True])
