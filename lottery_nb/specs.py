@@ -475,7 +475,7 @@ def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
         for layer in recipe.layers:
             _require(
                 after[layer.weight] < before[layer.weight] or not recipe.rates[layer.kind],
-                f"{rounds} rounds are too many for sizes {recipe.sizes}: after {r} of them {layer.name} is down to "
+                f"{rounds} rounds are too many for {f'sizes {recipe.sizes}' if recipe.sizes else recipe.network}: after {r} of them {layer.name} is down to "
                 f"{before[layer.weight]} weights, of which a round prunes none; ask for rounds={r} at most",
             )
 
