@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train what figures need and execute their notebooks")
-    run.add_argument("figures", nargs="+", metavar="FIG", help="fig04, 4, or all")
+    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(book.STUDIES)}: trainings of the method page")
     run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
     run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
@@ -76,7 +76,9 @@ def _trials(text: str | None) -> int | None:
 def _run(options) -> None:
     """One bar for all figures: their plans are joined, what is missing is trained, then papermill draws each."""
     shrinking(options.scale)
-    chosen = book.figures(options.figures)
+    named = book.plans_named(options.figures)
+    figures = [name for name in options.figures if name not in book.STUDIES]
+    chosen = book.figures(figures) if figures else []
     parameters = {name: _literal(value) for name, value in options.parameter}
     for name, option in (("scale", "--scale"), ("trials", "--trials")):
         if name in parameters:
@@ -85,7 +87,7 @@ def _run(options) -> None:
     for figure in chosen:
         book.check_parameters(figure, parameters)
     store = Store()
-    plans.train_missing(plans.wanted_nodes([figure.plan for figure in chosen], options.scale, parameters["trials"]), store)
+    plans.train_missing(plans.wanted_nodes(named.values(), options.scale, parameters["trials"]), store)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
             page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"
@@ -151,10 +153,8 @@ def _merge(options) -> int:
 
 def _freeze(options) -> None:
     shrinking(options.scale)
-    for figure in book.figures(options.figures):
-        if not figure.plan:
-            continue
-        path, done, wanted = plans.freeze(figure.name, figure.plan, options.scale, _trials(options.trials))
+    for name, plan in book.plans_named(options.figures).items():
+        path, done, wanted = plans.freeze(name, plan, options.scale, _trials(options.trials))
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {done} of {wanted} trainings")
 
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import nbformat
 import pandas as pd
 
-from . import claims, plans
+from . import claims, paper, plans
 from .errors import LotteryError
 from .plans import Plan
 from .specs import SCALES, SCALINGS, conv2
@@ -79,6 +79,14 @@ def figures(names: list[str] | None = None) -> list[Figure]:
     if unknown:
         raise LotteryError(f"there is no notebook of {', '.join(unknown)}: choose {', '.join(found)} or all")
     return [found[name] for name in dict.fromkeys(wanted)]
+
+
+def plans_named(names: list[str]) -> dict[str, Plan]:
+    """The plans of figures and studies by name, without those that train nothing; raises for a name that is neither."""
+    chosen = [name for name in names if name in STUDIES]
+    others = [name for name in names if name not in STUDIES]
+    found = {figure.name: figure.plan for figure in figures(others)} if others else {}
+    return {name: plan for name, plan in (found | {name: STUDIES[name] for name in chosen}).items() if plan}
 
 
 def check_parameters(figure: Figure, parameters: dict) -> None:
@@ -152,6 +160,7 @@ def build() -> Path:
     sheets = judged()
     (PAGES / "totals.md").write_text(totals(sheets))
     (PAGES / "sharing.md").write_text(sharing_table())
+    (PAGES / "inputs.md").write_text(inputs_table())
     (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
     if done.returncode:
@@ -213,6 +222,22 @@ def sharing_table() -> str:
     """`sharing` at every scale, as a Markdown table."""
     rows = [f"| `{scale}` | {asked:,} | {distinct:,} |" for scale in SCALES for asked, distinct in [sharing(scale)]]
     return "\n".join(["| scale | trainings that the figures ask for | distinct |", "| --- | ---: | ---: |", *rows, ""])
+
+
+def inputs_table() -> str:
+    """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
+    table = plans.frozen_table("inputs", "laptop")
+    columns = {"early_stop_iteration": "{:,.0f}"} | {f"{split}_accuracy_at_early_stop": "{:.1%}" for split in ("val", "test", "train")}
+    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
+    for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
+        points = paper.curves(figure)
+        points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
+        rows[line] = {metric: points.get(metric) for metric in columns}
+    said = ["| learning rate, pixels | early stop | validation accuracy | test accuracy | training accuracy |", "| --- | ---: | ---: | ---: | ---: |"]
+    for line, values in sorted(rows.items(), key=lambda row: row[0].split(", ")[0]):
+        cells = ["–" if pd.isna(value) else columns[metric].format(value) for metric, value in values.items()]
+        said.append(f"| {line} | {' | '.join(cells)} |")
+    return "\n".join([*said, ""])
 
 
 def status() -> list[dict]:

@@ -290,15 +290,21 @@ def frozen_scales(figure: str) -> list[str]:
 
 
 def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tuple[Path, int, int]:
-    """Write a figure's table of what the store holds into the committed results: (file, trainings in it, trainings wanted)."""
+    """Write a figure's table of what the store holds into the committed results: (file, trainings in it, trainings wanted).
+
+    What the committed table has and this store lacks stays in it, so that a figure can be finished on another machine.
+    """
     store, folder = Store(), results_folder()
     if folder is None:
         raise LotteryError("LOTTERY_RESULTS is empty: unset it, or name the folder that the table goes to")
-    wanted = wanted_nodes([plan], scale, trials)
+    wanted, before = wanted_nodes([plan], scale, trials), frozen_table(figure, scale)
+    held = _held(before)
     missing = {key for key, wish in wanted.items() if not _stored(store, wish)}
     if len(missing) == len(wanted):
         raise LotteryError(f"{figure} has no trainings at {scale} scale in {store.folder}: python -m lottery_nb run {figure} --scale {scale}")
-    table = _assemble(plan, scale, trials, store, pd.DataFrame(columns=COLUMNS), skip=missing)
+    kept = {key for key in missing if key in held and wanted[key].shows <= held[key]}
+    missing -= kept
+    table = _assemble(plan, scale, trials, store, before[before.node.isin(kept)], skip=missing)
     path = folder / f"{figure}-{scale}.parquet"
     draft = path.with_suffix(".draft")
     folder.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,20 @@ def test_a_part_can_be_frozen_and_what_is_missing_is_said(tmp_path, monkeypatch,
     assert len(trained) == 4
 
 
+def test_a_table_begun_elsewhere_is_finished_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    run({"ticket": tiny.iterative()}, scale="paper", trials=1)
+    first = plans.freeze("fig99", PLAN, "paper")[0]
+    begun = pd.read_parquet(first)
+    monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "another"))
+    run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=2)
+    assert plans.freeze("fig99", PLAN, "paper")[1:] == (5, 20)
+    both = pd.read_parquet(first)
+    again, kept = both.node.isin(Store()), begun.node.isin(both.node)
+    assert kept.all() and again.any() and not again.all()
+    pd.testing.assert_frame_equal(both[~again].reset_index(drop=True), begun[~begun.node.isin(Store())].reset_index(drop=True))
+
+
 def test_freezing_nothing_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
     with pytest.raises(LotteryError, match="no trainings at laptop scale"):
