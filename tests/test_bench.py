@@ -5,7 +5,7 @@ import pytest
 from lottery_nb import bench
 from lottery_nb.__main__ import main
 
-SECONDS = {"_plain": 0.4, "_ours": 0.1, "_products_alone": 4e-4, "_plain_conv": 3.0}
+SECONDS = {"_plain": 0.4, "_ours": 0.1, "_products_alone": 4e-4, "_plain_conv": 3.0, "_plain_resnet": 5.0}
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def timed(monkeypatch):
     monkeypatch.setattr(bench, "_as_large_as_mnist", lambda: None)
     monkeypatch.setattr(bench, "_as_large_as_a_fifth_of_cifar", lambda: None)
     monkeypatch.setattr(bench, "_with_few", lambda digits, n: None)
-    monkeypatch.setattr(bench, "_ours_conv", lambda few, precision: {"fp32": 1.5, "bf16": 1.0}[precision])
+    monkeypatch.setattr(bench, "_ours_conv", lambda few, recipe: 2.0 if recipe.network == "resnet18" else {"fp32": 1.5, "bf16": 1.0}[recipe.precision])
     for name, seconds in SECONDS.items():
         monkeypatch.setattr(bench, name, lambda *_, seconds=seconds: seconds)
     monkeypatch.setattr(bench, "_iteration", lambda digits, density: 6e-4 * (0.5 if density == 0.036 else 1))
@@ -24,6 +24,7 @@ def test_ratios_are_those_of_the_parts(timed):
     measured = bench.measure()
     assert measured["ratios"] == {
         "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
+        "resnet18_vs_plain_laptop": 2.5,
     }  # fmt: skip
     assert set(measured["ratios"]) == set(bench.TARGETS) == set(bench.EXPLAINED)
 
@@ -49,5 +50,7 @@ def test_the_parts_run(monkeypatch):
     few = bench._as_large_as_a_fifth_of_cifar()
     tiny = bench.Data(few.name, *(bench.Split(split.images[:60], split.labels[:60]) for split in (few.train, few.validation, few.test)))
     monkeypatch.setattr(bench, "FIFTH", 2)
-    assert bench._ours_conv(tiny, "fp32") > 0
+    for recipe in (bench.conv2, bench.resnet18):
+        assert bench._ours_conv(tiny, recipe) > 0
     assert bench._plain_conv(tiny) > 0
+    assert bench._plain_resnet(tiny) > 0

@@ -110,15 +110,15 @@ def test_unknown_names():
 
 def test_torchvision_imports_beside_any_torch():
     """Also where a CUDA build of torchvision meets a CPU build of torch, which fails on a plain import."""
-    datasets = data._torchvision_datasets()
+    datasets = data.torchvision_datasets()
     assert datasets.MNIST.resources
-    assert data._torchvision_datasets() is datasets
+    assert data.torchvision_datasets() is datasets
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """A web server on this machine that offers small files in MNIST's own format, with their checksums."""
-    datasets = data._torchvision_datasets()
+    datasets = data.torchvision_datasets()
     folder, resources, arrays = tmp_path / "mirror", [], mnist_arrays()
     folder.mkdir()
     for (name, _), key in zip(datasets.MNIST.resources, ("x_train", "y_train", "x_test", "y_test")):
