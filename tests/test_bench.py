@@ -26,7 +26,13 @@ def test_ratios_are_those_of_the_parts(timed):
         "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
         "resnet18_vs_plain_laptop": 2.5,
     }  # fmt: skip
-    assert set(measured["ratios"]) == set(bench.TARGETS) == set(bench.EXPLAINED)
+    assert set(measured["ratios"]) | {"lenet_gpu_vs_plain"} == set(bench.TARGETS) == set(bench.EXPLAINED)
+
+
+def test_a_gpu_is_measured_where_there_is_one(timed, monkeypatch):
+    monkeypatch.setattr(bench.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "_ours", lambda digits, device="cpu", trials=5: {("cpu", 5): 0.1, ("cuda", 100): 0.002}[device, trials])
+    assert bench.measure()["ratios"]["lenet_gpu_vs_plain"] == 200
 
 
 def test_json_ends_in_one_object(timed, capsys):
