@@ -22,6 +22,7 @@ from .errors import LotteryError
 
 SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28)), "mnist1k": (900, 100, (28, 28)), "cifar10": (50_000, 10_000, (32, 32, 3))}
 SHIFT = 4  # pixels, of augmentation (paper, Appendix I)
+VIEWS = 2 * (2 * SHIFT + 1) ** 2  # of an image: mirrored or not, at each place
 EMBEDDED = ("mnist5k", "mnist1k")
 CLASSES = 10  # SHAPES: training images, test images, one image
 CIFAR10_URL, CIFAR10_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
@@ -74,20 +75,17 @@ def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: i
     return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test), remark)
 
 
-def augmented(images: Tensor, randoms: list[torch.Generator]) -> Tensor:
-    """Images shifted by up to `SHIFT` pixels each way, 0 beyond the edge, and half of them mirrored, each by a draw of its own.
+def augmented(images: Tensor, views: Tensor) -> Tensor:
+    """Images shifted by up to `SHIFT` pixels each way, 0 beyond the edge, and mirrored or not.
 
-    images: (n, height, width, channels), those of the trials in turn: the i-th draws from the generator i modulo trials.
+    images: (n, height, width, channels); views: (n,), which of the `VIEWS` of it to take of each image.
     """
-    n, side = len(images), images.shape[2]
-    draws = torch.stack([torch.randint(2 * (2 * SHIFT + 1) ** 2, (n // len(randoms),), generator=each) for each in randoms], 1).flatten()
-    draws = draws.to(images.device)
-    flip, place = draws % 2, draws // 2
-    along = torch.arange(side, device=images.device)
-    rows = (place // (2 * SHIFT + 1)).view(-1, 1, 1) + along.view(1, -1, 1)
-    columns = (place % (2 * SHIFT + 1)).view(-1, 1, 1) + torch.where(flip.view(-1, 1, 1) == 1, side - 1 - along, along)
+    along = torch.arange(images.shape[2], device=images.device)
+    views = views.view(-1, 1, 1)
+    place, across = views // 2, torch.where(views % 2 == 1, along.flip(0), along)
+    rows = place // (2 * SHIFT + 1) + along.view(1, -1, 1)
     padded = F.pad(images, (0, 0, SHIFT, SHIFT, SHIFT, SHIFT))
-    return padded[torch.arange(n, device=images.device).view(-1, 1, 1), rows, columns]
+    return padded[torch.arange(len(images), device=images.device).view(-1, 1, 1), rows, place % (2 * SHIFT + 1) + across]
 
 
 def _scaling(name: str, training: np.ndarray) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import models
-from .data import Data, Split, augmented
+from .data import VIEWS, Data, Split, augmented
 from .errors import LotteryError
 from .masks import Mask
 from .specs import Recipe
@@ -20,6 +20,9 @@ from .specs import Recipe
 # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal numbers, with which a CPU trains
 # at two thirds of its speed. Set on import, before torch starts the threads that inherit it; only rounding changes.
 torch.set_flush_denormal(True)
+
+# On a GPU fp32 is fp32: no products of rounded numbers unless a recipe asks for them.
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 # A convolution's outputs are megabytes that glibc returns to the system after every use and gets back page by page: a
 # quarter of Conv-2's time in bf16. Told so (M_MMAP_MAX, M_TRIM_THRESHOLD), it keeps them.
@@ -106,7 +109,7 @@ def train(
     best = {name: stacked.clone() for name, stacked in values.full().items()}
     best_loss = torch.full((len(tickets),), torch.inf, device=device)
     randoms = [generator("dropout", *ticket.order) for ticket in tickets]
-    shifts = [generator("augmentation", *ticket.order) for ticket in tickets]
+    glances = [generator("augmentation", *ticket.order) for ticket in tickets]
     marked = {}
     orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
@@ -115,17 +118,18 @@ def train(
     for start in range(0, recipe.iterations, recipe.evaluate_every):
         steps = min(recipe.evaluate_every, recipe.iterations - start)
         chosen = torch.stack([next(order) for order in orders], 2)[:steps].to(device)  # (steps, batch, trials)
-        for i, batch in enumerate(chosen, start):
+        views = torch.stack([torch.randint(VIEWS, chosen.shape[:2], generator=each) for each in glances], 2).to(device) if recipe.augment else None
+        for i, batch in enumerate(chosen):
             x = images.index_select(0, batch.flatten())  # half the time of images[batch]
             if recipe.augment:
-                x = augmented(x, shifts)
+                x = augmented(x, views[i].flatten())
             x = x.view(*batch.shape, *images.shape[1:])
             network.gradients(values.views, x, labels[batch], gradients.views, randoms)
             if pruned:
                 gradients.flat.mul_(alive)
             if decays is not None:
                 gradients.flat.addcmul_(values.flat, decays)
-            optimiser.param_groups[0]["lr"] = recipe.rate_at(i)
+            optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
             optimiser.step()
         full = values.full()
         seen = [value for split in looked_at for value in evaluate(network, full, *splits[split])]
