@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import book, plans
 from .errors import LotteryError
-from .specs import SCALES, shrinking
+from .specs import SCALES, STUDIES, shrinking
 from .store import ROOT, Store
 
 
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train what figures need and execute their notebooks")
-    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(book.STUDIES)}: trainings of the method page")
+    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(STUDIES)}: trainings of the method page")
     run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
     run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
@@ -77,7 +77,7 @@ def _run(options) -> None:
     """One bar for all figures: their plans are joined, what is missing is trained, then papermill draws each."""
     shrinking(options.scale)
     named = book.plans_named(options.figures)
-    figures = [name for name in options.figures if name not in book.STUDIES]
+    figures = [name for name in options.figures if name not in STUDIES]
     chosen = book.figures(figures) if figures else []
     parameters = {name: _literal(value) for name, value in options.parameter}
     for name, option in (("scale", "--scale"), ("trials", "--trials")):

@@ -15,16 +15,10 @@ import pandas as pd
 from . import claims, paper, plans
 from .errors import LotteryError
 from .plans import Plan
-from .specs import SCALES, SCALINGS, conv2
+from .specs import SCALES, STUDIES
 from .store import ROOT, Store
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
-
-# The evidence for what the paper leaves open, shown on the method page: whole networks under each input scaling. {name: plan}
-STUDIES: dict[str, Plan] = {
-    "inputs": {f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0) for name, recipe in
-               {"Adam, 0.0002": conv2, "SGD, 0.0005": conv2.but(optimiser="sgd", learning_rate=5e-4)}.items() for scaling in SCALINGS},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ RANGES = {"initial": (-0.28, 0.28), "movement": (0.0, 0.5), "growth": (-0.25, 0.
 def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[float, float]]:
     """The probability density of a quantity over a layer, a pair (middle of a bin, density) a bin; 1 is the area in all.
 
+    A "map of connections" is no distribution: its pairs are (input, share of the layer's units that it still reaches).
+
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the node in the store;
     origin: of its trial's unpruned network. What lies outside the bins counts in the area, not in any bin.
     """
@@ -26,6 +28,8 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
             return _histogram(np.abs(trained - initial)[chosen], RANGES[quantity], _bins(mask.size))
         case "growth":
             return _histogram((np.abs(trained) - np.abs(initial))[chosen], RANGES[quantity], _bins(mask.size))
+        case "map":
+            return [(float(i), float(share)) for i, share in enumerate(mask.mean(0))]
         case "incoming":
             return _shares(mask.mean(1), mask.shape[1])
         case "outgoing":

@@ -231,6 +231,38 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
     ax.set_title(LABELS.get(metric, metric))
 
 
+def beside_the_whole(table: pd.DataFrame, ax: Axes, ticket: str, lines: list[str], r: int, metric: str, theirs: pd.DataFrame) -> None:
+    """Draw the learning curves of `lines` at round `r` beside those of the unpruned network of `ticket`, on axes that are the
+    same for every round; behind them those of `theirs`, the paper's points."""
+    factor = 1 if metric.endswith("loss") else 100
+    table = table[table.line.isin(lines) & (table.metric == metric)]
+    theirs = theirs[theirs.metric == metric].drop_duplicates(["line", "round", "x"])
+    drawn = [(ticket, 0, "all weights", "#555555", "-")]
+    drawn += [(line, r, table.control[table.line == line].iloc[0], *look) for line, look in zip(lines, zip(COLOURS, DASHES)) if r]
+    for line, round_, label, colour, dash in drawn:
+        ours = _spread(table[(table.line == line) & (table["round"] == round_)], "iteration", factor)
+        their = theirs[(theirs.line == line) & (theirs["round"] == round_) & (theirs.x <= ours.iteration.max())].sort_values("x")
+        if len(their):
+            ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
+        ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label)
+        ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
+    late = factor * table.value[table.iteration > table.iteration.max() / 8]
+    margin = 0.05 * (late.max() - late.min())
+    ax.set_ylim(late.min() - margin, late.max() + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set(xlabel="Iteration (thousands)", ylabel=LABELS[metric])
+
+
+def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
+    """Draw which share of the first layer's units each pixel still reaches, mean over trials; rows: of "map of connections"."""
+    share = rows.groupby("x").value.mean().sort_index()
+    side = round(len(share) ** 0.5)
+    picture = ax.imshow(100 * share.to_numpy().reshape(side, side), cmap="viridis", vmin=0, interpolation="none")
+    ax.set(xticks=[], yticks=[], title="Connections of each pixel")
+    ax.grid(False)
+    ax.figure.colorbar(picture, ax=ax, shrink=0.9, label="to the first layer that survive (%)")
+
+
 def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
     entries = _entries(axes)

@@ -35,11 +35,11 @@ RESULTS_VERSION = 1
 
 # What a line may show beside the measures that every training leaves; all but distributions are looked up on the test set
 # every `evaluate_every` steps.
-CURVES = ("test_accuracy", "val_loss")
+CURVES = ("test_accuracy", "val_loss", "val_accuracy")
 TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
 DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket", "growth in the ticket", "growth outside the ticket",
-    "incoming connections", "outgoing connections",
+    "incoming connections", "outgoing connections", "map of connections",
 )  # fmt: skip
 
 
@@ -405,9 +405,11 @@ class Line:
         _require(bool(rounds) and all(isinstance(r, int) and r >= 0 for r in rounds), f"rounds are {rounds!r}: whole numbers of 0 or more are needed")
         return replace(self, rounds=tuple(sorted(set(rounds))))
 
-    def with_curves(self) -> "Line":
-        """Keep test accuracy and validation loss as training proceeds, for figures whose x axis is the iteration."""
-        return replace(self, shows=(*self.shows, *CURVES))
+    def with_curves(self, *metrics: str) -> "Line":
+        """Keep metrics as training proceeds, for pictures whose x axis is the iteration: test accuracy and validation loss, or
+        those of `CURVES` that are named."""
+        _require(set(metrics) <= set(CURVES), f"there is no curve of {metrics!r}: choose among {', '.join(CURVES)}")
+        return replace(self, shows=(*self.shows, *(metrics or CURVES[:2])))
 
     def stopped_on_test(self) -> "Line":
         """Also tell the early stop by test loss, as Figures 17, 18 and 25 of the paper do, and test accuracy there."""
@@ -553,3 +555,17 @@ _deep = {
 resnet18 = Recipe(network="resnet18", iterations=30_000, batch=128, milestones=(20_000, 25_000), marks=(10_000, 20_000), rounds=15, **_deep)
 # 160 epochs of 45,000 images, the rate a tenth after 80 and after 120
 vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240, 84_360), marks=(30_000, 60_000), rounds=33, **_deep)
+
+# What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
+# "rounds": every round of Lenet with its learning curves, for sliders.
+STUDIES = {
+    "inputs": {
+        f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
+        for name, recipe in {"Adam, 0.0002": conv2, "SGD, 0.0005": conv2.but(optimiser="sgd", learning_rate=5e-4)}.items()
+        for scaling in SCALINGS
+    },
+    "rounds": {
+        "winning ticket": lenet.iterative().with_curves().distribution("map of connections", "fc1"),
+        "random reinit": lenet.iterative().reinitialised().with_curves(),
+    },
+}

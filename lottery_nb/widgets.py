@@ -1,0 +1,152 @@
+"""A slider over pruning rounds that needs no kernel and no network: one picture and one table a round, drawn beforehand,
+and a few lines of script that show the chosen one."""
+
+from base64 import b64encode
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from itertools import count
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from . import paper as papers
+from . import plots
+from .plans import run
+from .specs import STUDIES
+
+NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
+_numbers = count(1)  # of the sliders on a page
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one position of a slider shows: what it is called, a picture (SVG), its description, and a table (HTML)."""
+
+    name: str
+    picture: bytes
+    description: str
+    table: str
+
+
+class Slider:
+    """Frames behind an `<input type="range">`: mouse, touch and arrow keys move it, screen readers hear each frame's name.
+
+    Displays itself in JupyterLab and in the rendered book alike; without scripts the first frame stays.
+    """
+
+    def __init__(self, frames: list[Frame], label: str = "Weights remaining"):
+        self.frames, self.label = frames, label
+
+    def _repr_html_(self) -> str:
+        name = f"slider{next(_numbers)}"
+        shown = "".join(
+            f'<div class="frame"{" hidden" if i else ""}><img src="data:image/svg+xml;base64,{b64encode(frame.picture).decode()}" '
+            f'alt="{escape(frame.description)}" style="max-width:100%">{frame.table}</div>'
+            for i, frame in enumerate(self.frames)
+        )
+        names = escape(";".join(frame.name for frame in self.frames))
+        return (
+            f'<div id="{name}" class="round-slider" role="group" aria-label="{escape(self.label)}" data-names="{names}">'
+            f'<label for="{name}-range">{escape(self.label)}: <output for="{name}-range" aria-live="polite">{escape(self.frames[0].name)}</output></label>'
+            f'<input id="{name}-range" type="range" min="0" max="{len(self.frames) - 1}" value="0" step="1" '
+            f'aria-valuetext="{escape(self.frames[0].name)}" style="width:100%">{shown}</div><script>{_SCRIPT % name}</script>'
+        )
+
+
+_SCRIPT = """(() => {
+  const slider = document.getElementById("%s"), range = slider.querySelector("input"), said = slider.querySelector("output");
+  const frames = slider.querySelectorAll(".frame"), names = slider.dataset.names.split(";");
+  range.addEventListener("input", () => {
+    frames.forEach((frame, i) => { frame.hidden = i !== +range.value; });
+    said.textContent = names[+range.value];
+    range.setAttribute("aria-valuetext", names[+range.value]);
+  });
+})();"""
+
+
+def rounds_of_lenet(scale: str) -> Slider | None:
+    """Round after round of one trial of Lenet: learning curves (the paper's are those of its Figure 3), connections to the
+    image, numbers (the paper's are those of its Figure 4); see `by_round`."""
+    with redirect_stdout(None):
+        table = run(STUDIES["rounds"], scale=scale, trials=1, figure="rounds")
+    numbers = papers.curves("fig04")
+    iterative = numbers.line.str.endswith(" (iterative)")
+    theirs = pd.concat([papers.curves("fig03"), numbers[iterative].assign(line=numbers.line.str.removesuffix(" (iterative)"))])
+    return _slider(table, "test_accuracy", NUMBERS, theirs)
+
+
+def by_round(table: pd.DataFrame, curve: str, paper: str, numbers: tuple[str, ...] = NUMBERS) -> Slider | None:
+    """A slider over the rounds of a table of `plans.run`; None where nothing is trained.
+
+    Each frame has a panel for every winning ticket of the table with the controls that follow it in the plan: their learning
+    curves at that round beside the whole network's. Where the table has it, a map of the surviving connections to the image comes
+    next. Below stand the round's numbers beside the paper's. curve: a metric told at every evaluation ("test_accuracy" |
+    "val_accuracy" | "val_loss"); paper: the figure compared with, such as "fig05"; numbers: metrics of the table below.
+    """
+    return _slider(table, curve, numbers, papers.curves(paper))
+
+
+def _slider(table: pd.DataFrame, curve: str, numbers: tuple[str, ...], theirs: pd.DataFrame) -> Slider | None:
+    if table.attrs["scale"] == "smoke":
+        theirs = pd.DataFrame(columns=["line", "metric", "round", "x", "mean"])
+    table = table[table.strategy == "iterative"]
+    groups = _groups(table)
+    mapped = table[table.metric.str.startswith("map of connections")]
+    frames = []
+    for r in sorted(table["round"].unique()):
+        panels = len(groups) + bool(len(mapped))
+        figure, axes = plots.panels((panels + 1) // 2, 2)
+        for ax, (ticket, lines) in zip(axes, groups.items()):
+            plots.beside_the_whole(table, ax, ticket, lines, r, curve, theirs)
+            ax.set_title(ticket if len(groups) > 1 else "")
+        if len(mapped):
+            plots.connection_map(mapped[mapped["round"] == r], axes[panels - 1])
+        plots.legend(figure, axes[: len(groups)], at=axes[-1] if panels % 2 else None, columns=4)
+        drawn = BytesIO()
+        with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
+            figure.savefig(drawn, format="svg", metadata={"Date": None})
+        plt.close(figure)
+        densities = table[table["round"] == r].drop_duplicates("line").set_index("line").density
+        name = f"{_percent(densities)}, round {r}"
+        description = f"{plots.LABELS[curve]} over iterations at {name}, beside the whole network" + ("; map of connections" if len(mapped) else "")
+        frames.append(Frame(name, drawn.getvalue(), description, _beside_the_papers(table[table["round"] == r], numbers, theirs)))
+    return Slider(frames) if frames else None
+
+
+def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
+    """{winning ticket: [itself and the controls that follow it]}, by the labels of lines."""
+    groups: dict[str, list[str]] = {}
+    for line, control in table.drop_duplicates("line")[["line", "control"]].itertuples(index=False):
+        if control == "winning ticket":
+            groups[line] = []
+        groups[next(reversed(groups))].append(line)
+    return groups
+
+
+def _percent(densities: pd.Series) -> str:
+    low, high = 100 * densities.min(), 100 * densities.max()
+    return f"{high:.1f} %" if high - low < 0.05 else f"{low:.1f} to {high:.1f} %"
+
+
+def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.DataFrame) -> str:
+    """The numbers of a round, a row a line of the figure, as an HTML table."""
+    shown = []
+    for line, mine in rows.groupby("line", sort=False):
+        row = {"": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
+        for metric in numbers:
+            values = mine[mine.metric == metric].value
+            their = theirs[(theirs.line == line) & (theirs.metric == metric) & (theirs["round"] == mine["round"].iloc[0])]["mean"]
+            label = plots.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
+            row[label] = _number(values.mean(), metric) + (f" [{_number(values.min(), metric)}, {_number(values.max(), metric)}]" if len(values) > 1 else "")
+            if len(theirs):
+                row[f"{label}: the paper"] = _number(their.mean(), metric)
+        shown.append(row)
+    return pd.DataFrame(shown).style.set_table_attributes('class="dataframe claims"').set_uuid("round").hide().to_html()
+
+
+def _number(value: float, metric: str) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:,.0f}" if metric.startswith("early_stop_iteration") else f"{100 * value:.2f} %"

@@ -1,0 +1,98 @@
+"""The slider over rounds: what it holds, and, in a real browser where one is installed, that it moves."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from test_lottery import tiny
+
+from lottery_nb import plans, plots, widgets
+
+PLAN = {
+    "Net": tiny.iterative().with_curves("val_accuracy").distribution("map of connections", "fc1"),
+    "Net reinit": tiny.iterative().reinitialised().with_curves("val_accuracy"),
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOTTERY_STORE", str(tmp_path_factory.mktemp("store")))
+        return plans.run(PLAN, scale="paper")
+
+
+@pytest.fixture(scope="module")
+def slider(table):
+    return widgets.by_round(table, "val_accuracy", paper="fig05")
+
+
+def test_a_frame_a_round(table, slider):
+    assert [frame.name for frame in slider.frames] == ["100.0 %, round 0", "80.1 %, round 1", "64.1 %, round 2", "51.3 %, round 3"]
+    last = table[(table["round"] == 3) & (table.line == "Net")]
+    accuracy = 100 * last[last.metric == "test_accuracy_at_early_stop"].value.mean()
+    assert f"{accuracy:.2f} %" in slider.frames[3].table
+    assert "Net reinit" in slider.frames[3].table
+    assert "Net reinit" not in slider.frames[0].table
+    for frame in slider.frames:
+        assert frame.picture.startswith(b"<?xml")
+        assert frame.name in frame.description
+
+
+def test_the_map_is_the_share_of_each_pixels_connections(table):
+    rows = table[table.metric == "map of connections, fc1"]
+    assert sorted(rows.x.unique()) == list(range(784))
+    for r, rows_of in rows.groupby("round"):
+        assert rows_of.value.mean() == pytest.approx(0.8**r, abs=0.001)
+
+
+def test_without_a_script_the_first_frame_stays(slider):
+    page = slider._repr_html_()
+    assert page.count('class="frame"') == 4
+    assert page.count('class="frame" hidden') == 3
+    assert 'min="0" max="3" value="0"' in page
+    assert 'aria-valuetext="100.0 %, round 0"' in page
+    assert not re.search(r'(src|href)="(?!data:)', page), "it asks for nothing else"
+    names = re.findall(r'id="(slider\d+)"', page + slider._repr_html_())
+    assert len(set(names)) == 2, "two sliders on a page do not meet"
+
+
+def test_nothing_trained_is_no_slider(table):
+    assert widgets.by_round(table[:0], "val_accuracy", paper="fig05") is None
+
+
+def test_axes_are_the_same_in_every_frame(table):
+    limits = set()
+    for r in (1, 3):
+        _, [ax] = plots.panels(1, 1)
+        plots.beside_the_whole(table, ax, "Net", list(PLAN), r, "val_accuracy", table[:0].rename(columns={"value": "mean"}))
+        limits.add(ax.get_ylim())
+        assert ax.get_legend_handles_labels()[1] == ["all weights", "winning ticket", "random reinit"]
+    assert len(limits) == 1
+
+
+def test_the_slider_moves_in_a_browser(slider, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here: install one (Debian: apt install chromium) to try the slider in it")
+    moved = """<script>addEventListener("load", () => {
+      const range = document.querySelector("input");
+      range.value = 2; range.dispatchEvent(new Event("input"));
+      const seen = (frame) => frame.getBoundingClientRect().height > 0 && frame.querySelector("img").naturalWidth > 0;
+      const shown = [...document.querySelectorAll(".frame")].map(seen), said = document.querySelector("output").textContent;
+      const fits = document.documentElement.scrollWidth <= innerWidth;
+      document.title = [shown, said, range.getAttribute("aria-valuetext"), fits].join("|");
+    });</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(f"<!doctype html><meta charset='utf-8'><title>not moved</title>{slider._repr_html_()}{moved}")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=500,900",
+        "--virtual-time-budget=3000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    dumped = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    assert "<title>false,false,true,false|64.1 %, round 2|64.1 %, round 2|true</title>" in dumped
