@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,16 @@ class Figure:
         values: dict = {}
         exec(compile("\n".join(sources), str(self.path), "exec"), values)
         return values
+
+    @cached_property
+    def title(self) -> str:
+        """Such as "Figure 4: one-shot and iterative pruning"."""
+        return next(line for line in self.notebook.cells[0].source.splitlines() if line.startswith("# "))[2:]
+
+    @cached_property
+    def alt(self) -> str:
+        """The picture in words."""
+        return next((cell.metadata["mystnb"]["image"]["alt"] for cell in self.notebook.cells if "mystnb" in cell.metadata), "")
 
     @cached_property
     def parameters(self) -> dict:
@@ -150,16 +161,67 @@ def build() -> Path:
         print(f"{figure.name} at {scale} scale", flush=True)
         with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
             execute(figure, {"scale": scale}, page)
+        _offer(figure, scale, page)
     _first_picture()
     sheets = judged()
+    (PAGES / "gallery.md").write_text(gallery(sheets))
     (PAGES / "totals.md").write_text(totals(sheets))
     (PAGES / "sharing.md").write_text(sharing_table())
     (PAGES / "inputs.md").write_text(inputs_table())
     (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
+    (PAGES / "disagreements.md").write_text(disagreements(sheets))
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
     if done.returncode:
         raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
     return ROOT / "_build" / "html" / "index.html"
+
+
+def _offer(figure: Figure, scale: str, page: Path) -> None:
+    """Put a figure's picture and numbers beside its page, to download, and name them at the page's end.
+
+    The notebook's cells are run once more, in this process: as PNG for slides and the gallery, SVG for print, CSV for a table of one's own.
+    """
+    import matplotlib
+
+    backend = matplotlib.get_backend()
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    with environment(LOTTERY_MISSING="skip"), redirect_stdout(None), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+        _, *imports_plan_and_run, picture = (cell.source for cell in figure.notebook.cells[1:6])
+        code = [f"scale, trials = {scale!r}, None", *imports_plan_and_run, picture.partition("plt.show()")[0]]
+        values: dict = {}
+        exec(compile("\n".join(code), str(figure.path), "exec"), values)
+    offered = ["csv"]
+    values["table"].drop(columns=[*plans.PROVENANCE], errors="ignore").to_csv(PAGES / f"{figure.name}.csv", index=False)
+    if plt.get_fignums():
+        picture = plt.figure(plt.get_fignums()[0])
+        for kind, how in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
+            picture.savefig(PAGES / f"{figure.name}.{kind}", **how)
+        picture.savefig(PAGES / f"{figure.name}-small.png", dpi=50)
+        offered = ["png", "svg", "csv"]
+    plt.close("all")
+    matplotlib.use(backend)
+    links = " · ".join(f"{{download}}`{kind.upper()} <{figure.name}.{kind}>`" for kind in offered)
+    again = f"`python -m lottery_nb run {figure.name} --scale {scale}`" if figure.plan else "`make book`"
+    notebook = nbformat.read(page, as_version=4)
+    take = f"## Take it with you\n\n{links} · {{download}}`this notebook as it was run <{figure.name}.ipynb>`\n\nOnce more from nothing: {again}"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(take, id="offer"))
+    nbformat.write(notebook, page)
+
+
+def gallery(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """A card for every figure, picture and verdicts, as MyST."""
+    cards = []
+    for figure, sheet in sheets.items():
+        counts = sheet.verdict.value_counts()
+        said = " ".join(f"{mark} {counts[verdict]}" for verdict, mark in claims.VERDICTS.items() if verdict in counts)
+        options = [f":link: {figure.name}", ":link-type: ref"]
+        if (PAGES / f"{figure.name}-small.png").exists():
+            options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
+        cards.append("\n".join([f":::{{grid-item-card}} {figure.title}", *options, "", f"{figure.committed_scale or 'rehearsal'} · {said}", ":::"]))
+    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
 
 
 def _first_picture() -> None:
@@ -204,6 +266,22 @@ def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
         lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
         lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
     return "\n".join(lines)
+
+
+def disagreements(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """The claims for which the paper's text and its plot give different numbers, and which of them ours are nearer to, as Markdown."""
+    rows: dict[tuple, str] = {}
+    for figure, sheet in sheets.items():
+        for row in sheet.itertuples():
+            if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
+                claim, tested = row.claim, row.verdict != "not tested at this scale"
+                nearer = "the plot" if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text) else "the text" if tested else "–"
+                ours = claim.show(row.ours) if tested else "–"
+                rows[figure, claim.text, claim.plot] = (
+                    f"| {{ref}}`{figure.name}` | {claim.says} | {claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
+                )
+    head = ["| figure | claim | text | plot | ours | ours is nearer to |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    return "\n".join([*head, *rows.values(), ""])
 
 
 def sharing(scale: str) -> tuple[int, int]:

@@ -53,6 +53,15 @@ class Claim:
             return "keeps" if value > bound else "below"
         return "keeps" if value < bound else "above"
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether the paper's text and its own plot differ by more than rounding and a tenth. A text that gives a bound, as in
+        "more than 0.3", agrees with a plot beyond it."""
+        if not self.text or self.plot is None or (self.text in self.rule.values() and self.side(self.plot) == "keeps"):
+            return False
+        decimals = len(f"{self.text:g}".partition(".")[2])
+        return abs(self.text - self.plot) > max(0.5 * 10**-decimals, 0.1 * abs(self.text))
+
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""
         value = _value_at(rows, self.of)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
 from lottery_nb import LotteryError, book
@@ -125,7 +126,18 @@ def built(tmp_path_factory):
 def test_every_page_is_there_and_asks_no_other_host(built):
     pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
     assert {
-        f"book/{name}.html" for name in ("intro", "reading", "method", "scoreboard", "bench", "references", *(f"figures/{f.name}" for f in book.figures()))
+        f"book/{name}.html"
+        for name in (
+            "intro",
+            "gallery",
+            "reading",
+            "disagreements",
+            "method",
+            "scoreboard",
+            "bench",
+            "references",
+            *(f"figures/{f.name}" for f in book.figures()),
+        )
     } <= set(pages)
     for name, text in pages.items():
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text), name
@@ -143,6 +155,33 @@ def test_pages_show_results_not_machinery(built):
     assert "{glue" not in intro
     scoreboard = (built / "book" / "scoreboard.html").read_text()
     assert scoreboard.count("<tr>") >= 25
+
+
+def test_the_gallery_leads_to_every_figure(built):
+    gallery = (built / "book" / "gallery.html").read_text()
+    for figure in book.figures():
+        assert f'href="figures/{figure.name}.html' in gallery
+        if figure.number != 2:  # a table
+            assert f"{figure.name}-small.png" in gallery
+
+
+def test_a_figure_can_be_taken_along(built):
+    page = (built / "book" / "figures" / "fig04.html").read_text()
+    offered = {path.name: path for path in built.glob("_downloads/*/fig04.*")}
+    assert set(offered) == {"fig04.png", "fig04.svg", "fig04.csv", "fig04.ipynb"}
+    for name in offered:
+        assert re.search(rf'href="[^"]*_downloads/[^"]*/{re.escape(name)}"', page), name
+    assert offered["fig04.png"].read_bytes().startswith(b"\x89PNG")
+    numbers = pd.read_csv(offered["fig04.csv"])
+    assert {"line", "trial", "round", "density", "metric", "value"} <= set(numbers.columns)
+    assert len(numbers) > 1000
+    assert "python -m lottery_nb run fig04 --scale" in page
+
+
+def test_disagreements_of_text_and_plots_are_told_with_ours(built):
+    page = re.sub(r"<[^>]+>", "", (built / "book" / "disagreements.html").read_text())
+    assert "2.51×" in page and "2.16×" in page
+    assert page.count("the plot") >= 2, "ours sides with it at least once"
 
 
 def test_building_trains_nothing_that_is_committed_at_a_real_scale(built):

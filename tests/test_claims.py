@@ -150,3 +150,19 @@ def test_moments_and_densities_of_distributions():
     ratio = claim(of={**of, "x": 0.5}, against={"x": -1}, unit="x", **{"as": "ratio"})
     assert ratio.side(ratio.measure(rows)) == "keeps", "far above a density of zero is still above"
     assert claim(unit="plain").show(0.0312) == "+0.031"
+
+
+@pytest.mark.parametrize(
+    ("text", "plot", "rule", "disagrees"),
+    [
+        (2.51, 2.16, {"above": 1}, True),
+        (0.3, 0.41, {"above": 0.3}, False),  # "more than 0.3"
+        (0.3, 0.21, {"above": 0.3}, True),
+        (1, 1.37, {"above": 0}, False),  # a text of one digit
+        (3.5, 3.46, {"above": 1}, False),
+        (None, 2.16, {"above": 1}, False),
+        (2.51, None, {"above": 1}, False),
+    ],
+)
+def test_text_and_plot_disagree_beyond_rounding_and_bounds(text, plot, rule, disagrees):
+    assert claim(text=text, plot=plot, rule=rule).disagrees is disagrees
