@@ -11,7 +11,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
     **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "resnet18", "vgg19", "Recipe"), "specs"),
-    **{"run": "plans", "architectures": "models", "rounds_of_lenet": "widgets", "by_round": "widgets", "LotteryError": "errors"},
+    **{
+        "run": "plans",
+        "architectures": "models",
+        "rounds_of_lenet": "widgets",
+        "by_round": "widgets",
+        "play": "widgets",
+        "playground": "widgets",
+        "LotteryError": "errors",
+    },
 }
 
 

@@ -162,6 +162,7 @@ def build() -> Path:
         with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
             execute(figure, {"scale": scale}, page)
         _offer(figure, scale, page)
+    execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
     _first_picture()
     sheets = judged()
     (PAGES / "gallery.md").write_text(gallery(sheets))
@@ -299,7 +300,7 @@ def sharing_table() -> str:
 def inputs_table() -> str:
     """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
     table = plans.frozen_table("inputs", "laptop")
-    columns = {"early_stop_iteration": "{:,.0f}"} | {f"{split}_accuracy_at_early_stop": "{:.1%}" for split in ("val", "test", "train")}
+    columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
     rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
     for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
         points = paper.curves(figure)
@@ -307,7 +308,7 @@ def inputs_table() -> str:
         rows[line] = {metric: points.get(metric) for metric in columns}
     said = ["| learning rate, pixels | early stop | validation accuracy | test accuracy | training accuracy |", "| --- | ---: | ---: | ---: | ---: |"]
     for line, values in sorted(rows.items(), key=lambda row: row[0].split(", ")[0]):
-        cells = ["–" if pd.isna(value) else columns[metric].format(value) for metric, value in values.items()]
+        cells = ["–" if pd.isna(value) else f"{value:,.0f}" if value > 1 else f"{100 * value:.1f} %" for value in values.values()]
         said.append(f"| {line} | {' | '.join(cells)} |")
     return "\n".join([*said, ""])
 

@@ -1,20 +1,23 @@
-"""A slider over pruning rounds that needs no kernel and no network: one picture and one table a round, drawn beforehand,
-and a few lines of script that show the chosen one."""
+"""What a reader can move. A slider over pruning rounds that needs no kernel and no network: one picture and one table a round,
+drawn beforehand, and a few lines of script that show the chosen one. And the playground, which trains while one watches."""
 
 from base64 import b64encode
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
+from io import BytesIO, StringIO
 from itertools import count
+from threading import Event, Thread
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import paper as papers
 from . import plots
+from .errors import LotteryError
 from .plans import run
-from .specs import STUDIES
+from .specs import STUDIES, lenet
 
 NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
 _numbers = count(1)  # of the sliders on a page
@@ -150,3 +153,81 @@ def _number(value: float, metric: str) -> str:
     if pd.isna(value):
         return "–"
     return f"{value:,.0f}" if metric.startswith("early_stop_iteration") else f"{100 * value:.2f} %"
+
+
+# --- the playground ---------------------------------------------------------------------------------------------------
+
+BESIDE = {"nothing": None, "random reinit": "random reinit", "random sparse": "random sparse"}
+
+
+def play(rate: float = 0.2, rounds: int = 8, strategy: str = "iterative", beside: str = "random reinit", trials: int = 2) -> Iterator[pd.DataFrame]:
+    """Prune Lenet on the embedded digits and yield the table so far after each round; what is trained already is not trained again.
+
+    rate: of the survivors that a round prunes, in (0, 1), the output layer at half of it; rounds: 1 to 8; strategy: "iterative"
+    | "one-shot" (four densities); beside: which control is drawn too ("nothing" | "random reinit" | "random sparse").
+    """
+    if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
+        raise LotteryError(f"strategy is {strategy!r} and beside {beside!r}: choose iterative or one-shot, and {', '.join(BESIDE)}")
+    if (strategy, beside) == ("one-shot", "random sparse"):
+        raise LotteryError("random sparse networks are drawn for the sizes of iterative pruning: choose iterative, or random reinit")
+    recipe = lenet.but(prune_fc=rate, prune_output=rate / 2, rounds=rounds)
+    tickets = recipe.iterative() if strategy == "iterative" else recipe.one_shot()
+    plan = {"winning ticket": tickets}
+    if beside == "random reinit":
+        plan[beside] = tickets.reinitialised()
+    if beside == "random sparse":
+        plan[beside] = recipe.random_sparse()
+    grid = sorted({node.round for node in tickets.nodes("smoke", trials)})
+    for i in range(1, len(grid) + 1):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            table = run({label: line.at_rounds(*grid[:i]) for label, line in plan.items()}, scale="smoke", trials=trials)
+        yield table
+
+
+def playground():
+    """Controls that train while one watches, for JupyterLab: every round is drawn as it finishes; Stop keeps what is done."""
+    import ipywidgets as w
+
+    controls = {
+        "rate": w.FloatSlider(0.2, min=0.05, max=0.9, step=0.05, description="Pruned a round", readout_format=".0%"),
+        "rounds": w.IntSlider(8, min=1, max=8, description="Rounds"),
+        "strategy": w.ToggleButtons(options=["iterative", "one-shot"], description="Pruning"),
+        "beside": w.Dropdown(options=list(BESIDE), value="random reinit", description="Beside it"),
+        "trials": w.IntSlider(2, min=1, max=5, description="Trials"),
+    }
+    for control in controls.values():
+        control.style.description_width = "7rem"
+    train, stop = w.Button(description="Train", button_style="primary"), w.Button(description="Stop", disabled=True)
+    said, picture, stopped = w.HTML(), w.Image(layout=w.Layout(max_width="100%")), Event()
+
+    def work():
+        try:
+            for i, table in enumerate(play(**{name: control.value for name, control in controls.items()})):
+                picture.value = _png(table)
+                said.value = f"Round {i} is done." if controls["strategy"].value == "iterative" else f"{i + 1} densities are done."
+                if stopped.is_set():
+                    said.value += " Stopped; what is done is kept."
+                    break
+            else:
+                said.value += " That is all of them."
+        except LotteryError as error:
+            said.value = escape(str(error))
+        finally:
+            train.disabled, stop.disabled = False, True
+
+    def begin(_):
+        stopped.clear()
+        train.disabled, stop.disabled, said.value = True, False, "Training…"
+        Thread(target=work, daemon=True).start()
+
+    train.on_click(begin)
+    stop.on_click(lambda _: stopped.set())
+    return w.VBox([*controls.values(), w.HBox([train, stop]), said, picture])
+
+
+def _png(table: pd.DataFrame) -> bytes:
+    drawn = BytesIO()
+    figure = plots.speed_and_accuracy(table, "test_accuracy_at_early_stop")
+    figure.savefig(drawn, format="png", dpi=110)
+    plt.close(figure)
+    return drawn.getvalue()

@@ -3,11 +3,13 @@
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 from test_lottery import tiny
 
-from lottery_nb import plans, plots, widgets
+from lottery_nb import LotteryError, plans, plots, specs, widgets
+from lottery_nb.store import Store
 
 PLAN = {
     "Net": tiny.iterative().with_curves("val_accuracy").distribution("map of connections", "fc1"),
@@ -96,3 +98,58 @@ def test_the_slider_moves_in_a_browser(slider, tmp_path):
     ]
     dumped = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert "<title>false,false,true,false|64.1 %, round 2|64.1 %, round 2|true</title>" in dumped
+
+
+# --- the playground ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    smoke = {"data": "mnist5k", "iterations": 0.0008, "evaluate_every": 20, "validation": 500, "rounds": 8}
+    monkeypatch.setitem(specs.SCALES["smoke"], "lenet", smoke)
+
+
+def test_play_yields_a_table_that_grows_by_a_round(quick):
+    seen = [sorted(table["round"].unique()) for table in widgets.play(rate=0.5, rounds=3, beside="random sparse", trials=1)]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    *_, table = widgets.play(rate=0.5, rounds=2, beside="nothing", trials=1)
+    assert list(table.line.unique()) == ["winning ticket"]
+    assert table.density.min() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("wrong", [{"rate": 1.5}, {"strategy": "both"}, {"beside": "luck"}, {"strategy": "one-shot", "beside": "random sparse"}, {"trials": 0}])
+def test_bad_play(wrong):
+    with pytest.raises(LotteryError):
+        next(widgets.play(**wrong))
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing happened for a minute")
+
+
+def test_the_playground_trains_stops_and_goes_on(quick):
+    *controls, buttons, said, picture = widgets.playground().children
+    rate, rounds, strategy, beside, trials = controls
+    train, stop = buttons.children
+    rate.value, trials.value = 0.3, 1
+    train.click()
+    assert train.disabled and not stop.disabled
+    wait_for(lambda: picture.value)
+    stop.click()
+    wait_for(lambda: not train.disabled)
+    assert "Stopped; what is done is kept" in said.value
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    stored = len(list(Store()))
+    assert 1 <= stored < 17
+    train.click()
+    wait_for(lambda: not train.disabled)
+    assert said.value == "Round 8 is done. That is all of them."
+    assert len(list(Store())) == 17, "what was done was not done again"
+    strategy.value, beside.value = "one-shot", "random sparse"
+    train.click()
+    wait_for(lambda: not train.disabled)
+    assert "choose iterative" in said.value
