@@ -1,5 +1,6 @@
 """The notebooks: found by their names, asked for their plans, executed by papermill, compiled by Jupyter Book."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -152,16 +153,21 @@ def environment(**variables: str):
 def build() -> Path:
     """Execute every notebook at its best committed scale (smoke where none is), and compile the book.
 
-    Nothing is trained but at smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
+    A page that is made of the same notebook, code and tables as before is kept. Nothing is trained but at smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
     """
     PAGES.mkdir(parents=True, exist_ok=True)
     for figure in figures():
         scale = figure.committed_scale or "smoke"
-        page = PAGES / f"{figure.name}.ipynb"
+        page, stamp = PAGES / f"{figure.name}.ipynb", PAGES / f"{figure.name}.stamp"
+        made_of = _made_of(figure, scale)
+        if page.exists() and stamp.exists() and stamp.read_text() == made_of:
+            continue
         print(f"{figure.name} at {scale} scale", flush=True)
+        stamp.unlink(missing_ok=True)
         with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
             execute(figure, {"scale": scale}, page)
         _offer(figure, scale, page)
+        stamp.write_text(made_of)
     execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
     _first_picture()
     sheets = judged()
@@ -175,6 +181,17 @@ def build() -> Path:
     if done.returncode:
         raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
     return ROOT / "_build" / "html" / "index.html"
+
+
+def _made_of(figure: Figure, scale: str) -> str:
+    """A digest of all that a figure's page is made of."""
+    folder = plans.results_folder() or PAGES
+    tables = [folder / f"{name}-{scale}.parquet" for name in (figure.name, *STUDIES)]
+    files = [figure.path, ROOT / "book" / "claims.yml", ROOT / "book" / "paper_curves.csv", *sorted((ROOT / "lottery_nb").glob("*.py")), *tables]
+    digest = hashlib.sha256(scale.encode())
+    for path in files:
+        digest.update(path.read_bytes() if path.exists() else b"none")
+    return digest.hexdigest()
 
 
 def _offer(figure: Figure, scale: str, page: Path) -> None:
