@@ -153,7 +153,8 @@ def environment(**variables: str):
 def build() -> Path:
     """Execute every notebook at its best committed scale (smoke where none is), and compile the book.
 
-    A page that is made of the same notebook, code and tables as before is kept. Nothing is trained but at smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
+    A page made of the same notebook, code and tables as before is kept. Nothing is trained but at smoke scale. Returns the
+    first page's path; raises if a notebook fails or Sphinx warns.
     """
     PAGES.mkdir(parents=True, exist_ok=True)
     for figure in figures():
