@@ -127,7 +127,8 @@ def execute(figure: Figure, parameters: dict, to: Path) -> None:
 
 def _tidy(notebook: nbformat.NotebookNode) -> None:
     """Drop what differs from run to run, and what a page should not show."""
-    notebook.metadata.pop("papermill", None)
+    for key in ("papermill", "widgets"):  # live widgets' state would have the page ask another host for their script
+        notebook.metadata.pop(key, None)
     for number, cell in enumerate(notebook.cells):
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
@@ -297,10 +298,10 @@ def disagreements(sheets: dict[Figure, pd.DataFrame]) -> str:
                 nearer = "the plot" if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text) else "the text" if tested else "–"
                 ours = claim.show(row.ours) if tested else "–"
                 rows[figure, claim.text, claim.plot] = (
-                    f"| {{ref}}`{figure.name}` | {claim.says} | {claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
+                    f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | {claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
                 )
     head = ["| figure | claim | text | plot | ours | ours is nearer to |", "| --- | --- | ---: | ---: | ---: | --- |"]
-    return "\n".join([*head, *rows.values(), ""])
+    return "\n".join([*head, *rows.values(), ""]).replace(" %", "\N{NO-BREAK SPACE}%").replace(" pp", "\N{NO-BREAK SPACE}pp")
 
 
 def sharing(scale: str) -> tuple[int, int]:
