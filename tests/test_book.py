@@ -132,6 +132,8 @@ def test_every_page_is_there_and_asks_no_other_host(built):
             "gallery",
             "reading",
             "disagreements",
+            "adding",
+            "glossary",
             "method",
             "scoreboard",
             "bench",

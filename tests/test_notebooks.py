@@ -8,7 +8,7 @@ import nbformat
 import pytest
 import yaml
 
-from lottery_nb import book
+from lottery_nb import book, claims
 from lottery_nb.specs import SCALES
 from lottery_nb.store import ROOT
 
@@ -78,3 +78,23 @@ def test_papermill_runs_one_from_another_folder(tmp_path):
     outputs = [output for cell in read(tmp_path / "out.ipynb").cells for output in cell.get("outputs", ())]
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
     assert any("not tested at this scale" in output.get("data", {}).get("text/html", "") for output in outputs)
+
+
+def test_figure_46_of_the_page_that_tells_how_to_add_one(tmp_path):
+    """The page's own cells, put into a copy of another figure's notebook, run."""
+    text = (ROOT / "book" / "adding.md").read_text()
+    blocks = text.split("```")[1::2]
+    notebook = read(NOTEBOOKS[0])
+    notebook.cells[0].source = "(fig46)=\n# Figure 46: batch sizes"
+    cells = [block.removeprefix("python\n").strip() for block in blocks if block.startswith("python\n")]
+    for cell, source in zip(notebook.cells[2:7], [*cells, 'claims.compare("fig46", table)']):
+        cell.source = source
+    path = tmp_path / "fig46_batch_sizes.ipynb"
+    nbformat.write(notebook, path)
+    figure = book.Figure(path)
+    assert [line.recipe.batch for line in figure.plan.values()] == [30, 60, 120]
+    book.execute(figure, {"scale": "smoke", "trials": 1}, tmp_path / "page.ipynb")
+    outputs = [output for cell in read(tmp_path / "page.ipynb").cells for output in cell.get("outputs", ())]
+    assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
+    claim = yaml.safe_load(next(block for block in blocks if "fig46-small" in block).removeprefix("yaml\n"))
+    assert claims._parse(claim[0], path).figure == 46
