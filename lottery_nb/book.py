@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -158,18 +160,9 @@ def build() -> Path:
     first page's path; raises if a notebook fails or Sphinx warns.
     """
     PAGES.mkdir(parents=True, exist_ok=True)
-    for figure in figures():
-        scale = figure.committed_scale or "smoke"
-        page, stamp = PAGES / f"{figure.name}.ipynb", PAGES / f"{figure.name}.stamp"
-        made_of = _made_of(figure, scale)
-        if page.exists() and stamp.exists() and stamp.read_text() == made_of:
-            continue
-        print(f"{figure.name} at {scale} scale", flush=True)
-        stamp.unlink(missing_ok=True)
-        with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
-            execute(figure, {"scale": scale}, page)
-        _offer(figure, scale, page)
-        stamp.write_text(made_of)
+    with environment(OMP_NUM_THREADS="1"), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:  # a kernel a core
+        for _ in workers.map(_make_page, [figure.path for figure in figures()]):
+            pass
     execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
     _first_picture()
     sheets = judged()
@@ -183,6 +176,22 @@ def build() -> Path:
     if done.returncode:
         raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
     return ROOT / "_build" / "html" / "index.html"
+
+
+def _make_page(path: Path) -> None:
+    """Execute a figure's notebook for the book, unless its page is made of what it would be made of now."""
+    figure = Figure(path)
+    scale = figure.committed_scale or "smoke"
+    page, stamp = PAGES / f"{figure.name}.ipynb", PAGES / f"{figure.name}.stamp"
+    made_of = _made_of(figure, scale)
+    if page.exists() and stamp.exists() and stamp.read_text() == made_of:
+        return
+    print(f"{figure.name} at {scale} scale", flush=True)
+    stamp.unlink(missing_ok=True)
+    with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
+        execute(figure, {"scale": scale}, page)
+    _offer(figure, scale, page)
+    stamp.write_text(made_of)
 
 
 def _made_of(figure: Figure, scale: str) -> str:
