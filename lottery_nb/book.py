@@ -161,8 +161,11 @@ def build() -> Path:
     """
     PAGES.mkdir(parents=True, exist_ok=True)
     with environment(OMP_NUM_THREADS="1"), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:  # a kernel a core
-        for _ in workers.map(_make_page, [figure.path for figure in figures()]):
-            pass
+        try:
+            list(workers.map(_make_page, [figure.path for figure in figures()]))
+        except BaseException:
+            workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
+            raise
     execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
     _first_picture()
     sheets = judged()
