@@ -157,7 +157,7 @@ def _number(value: float, metric: str) -> str:
 
 # --- the playground ---------------------------------------------------------------------------------------------------
 
-BESIDE = {"nothing": None, "random reinit": "random reinit", "random sparse": "random sparse"}
+BESIDE = ("nothing", "random reinit", "random sparse")
 
 
 def play(rate: float = 0.2, rounds: int = 8, strategy: str = "iterative", beside: str = "random reinit", trials: int = 2) -> Iterator[pd.DataFrame]:
@@ -192,7 +192,7 @@ def playground():
         "rate": w.FloatSlider(0.2, min=0.05, max=0.9, step=0.05, description="Pruned a round", readout_format=".0%"),
         "rounds": w.IntSlider(8, min=1, max=8, description="Rounds"),
         "strategy": w.ToggleButtons(options=["iterative", "one-shot"], description="Pruning"),
-        "beside": w.Dropdown(options=list(BESIDE), value="random reinit", description="Beside it"),
+        "beside": w.Dropdown(options=BESIDE, value="random reinit", description="Beside it"),
         "trials": w.IntSlider(2, min=1, max=5, description="Trials"),
     }
     for control in controls.values():
