@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+import numpy as np
 import pandas as pd
 
 from . import claims, paper, plans
@@ -167,7 +168,9 @@ def build() -> Path:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
     execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
+    _append(PAGES / "playground.ipynb", launch(os.environ.get("GITHUB_REPOSITORY")))
     _first_picture()
+    _hypothesis()
     sheets = judged()
     (PAGES / "gallery.md").write_text(gallery(sheets))
     (PAGES / "totals.md").write_text(totals(sheets))
@@ -237,10 +240,24 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
     matplotlib.use(backend)
     links = " · ".join(f"{{download}}`{kind.upper()} <{figure.name}.{kind}>`" for kind in offered)
     again = f"`python -m lottery_nb run {figure.name} --scale {scale}`" if figure.plan else "`make book`"
+    _append(page, f"## Take it with you\n\n{links} · {{download}}`this notebook as it was run <{figure.name}.ipynb>`\n\nOnce more from nothing: {again}")
+
+
+def _append(page: Path, markdown: str) -> None:
+    """Add a last cell to an executed notebook."""
     notebook = nbformat.read(page, as_version=4)
-    take = f"## Take it with you\n\n{links} · {{download}}`this notebook as it was run <{figure.name}.ipynb>`\n\nOnce more from nothing: {again}"
-    notebook.cells.append(nbformat.v4.new_markdown_cell(take, id="offer"))
+    notebook.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
     nbformat.write(notebook, page)
+
+
+def launch(repository: str | None) -> str:
+    """How to run the playground live, as Markdown. repository: "owner/name" on GitHub, where the book is built from one."""
+    here = "## Run it live\n\nOn your own machine: `make lab`, then `playground.ipynb`."
+    if not repository:
+        return here
+    binder = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/playground.ipynb"
+    colab = f"https://colab.research.google.com/github/{repository}/blob/HEAD/binder/colab.ipynb"
+    return f"{here} In the browser: [Binder]({binder}), which takes minutes to start, or [Colab]({colab}), which asks for `https://github.com/{repository}`."
 
 
 def gallery(sheets: dict[Figure, pd.DataFrame]) -> str:
@@ -270,6 +287,30 @@ def _first_picture() -> None:
     plots.accuracy_vs_density(table, axes[1], paper=figure.name)
     plots.legend(picture, axes)
     picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+
+
+def _hypothesis() -> None:
+    """The intro's five pictures of what the hypothesis says: a drawing, nothing is trained for it."""
+    import matplotlib.pyplot as plt
+
+    from . import plots
+
+    draw = np.random.default_rng(4)
+    shapes = ((5, 4), (5, 5), (3, 5))
+    initial, moves, fresh = ([draw.uniform(0.1, 0.8, shape) * draw.choice((-1, 1), shape) for shape in shapes] for _ in range(3))
+    trained = [0.6 * weights + 0.5 * move for weights, move in zip(initial, moves)]
+    masks = [abs(weights) >= np.quantile(abs(weights), 0.6) for weights in trained]
+    pictures = {
+        "drawn": initial,
+        "trained": trained,
+        "pruned": [weights * mask for weights, mask in zip(trained, masks)],
+        "reset": [weights * mask for weights, mask in zip(initial, masks)],
+        "reinitialised": [weights * mask for weights, mask in zip(fresh, masks)],
+    }
+    for name, weights in pictures.items():
+        picture = plots.network(weights)
+        picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
+        plt.close(picture)
 
 
 def judged() -> dict[Figure, pd.DataFrame]:

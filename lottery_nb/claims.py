@@ -216,6 +216,11 @@ def as_html(judged: pd.DataFrame, name: str) -> str:
             "Paper's plot": [claim.show(claim.plot) for claim in judged.claim],
         }
     )
+    return as_table(shown, name)
+
+
+def as_table(shown: pd.DataFrame, name: str) -> str:
+    """A table of the book as HTML: its name keeps it the same from run to run."""
     return shown.style.set_table_attributes('class="dataframe claims"').set_uuid(name).hide().to_html()
 
 

@@ -39,19 +39,19 @@ PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
 COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "x", "value", "node", *PROVENANCE)
 
 
-def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str | None = None) -> pd.DataFrame:
+def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str | None = None, watch: Callable[[], None] = lambda: None) -> pd.DataFrame:
     """The table of a plan at a scale; trains what neither the figure's committed table nor the store holds.
 
     scale: "smoke" | "laptop" | "paper"; trials: None takes the scale's own; figure: such as "fig04", whose committed
-    table may serve. With LOTTERY_MISSING=skip nothing is trained and what is missing is said. Raises LotteryError for
-    bad input and for a store that cannot be used.
+    table may serve; watch: called often while trainings run, and ends them by raising. With LOTTERY_MISSING=skip nothing is
+    trained and what is missing is said. Raises LotteryError for bad input and for a store that cannot be used.
     """
     wanted = wanted_nodes([plan], scale, trials)
     store, frozen = Store(), frozen_table(figure, scale)
     held = _held(frozen)
     missing = {key: wish for key, wish in wanted.items() if not (key in held and wish.shows <= held[key]) and not _stored(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
-        train_missing(missing, store)
+        train_missing(missing, store, watch=watch)
         missing = {}
     table = _assemble(plan, scale, trials, store, frozen, skip=missing)
     table.attrs["scale"] = scale
@@ -84,9 +84,10 @@ def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -
     return wanted
 
 
-def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto") -> None:
+def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto", watch: Callable[[], None] = lambda: None) -> None:
     """Train what is wanted and not stored, and all it stands on, in batches that share a recipe.
 
+    watch: called at every evaluation; it ends the batch, which is lost, by raising.
     Another process may be at work in the same store: what it has under its locks is waited for, not trained twice.
     """
     pending = with_ancestors(wanted, lambda wish: _stored(store, wish))
@@ -107,7 +108,7 @@ def train_missing(wanted: dict[str, Wanted], store: Store, device: str = "auto")
                 done = [key for key in batch if _stored(store, pending[key])]
                 batch = [pending[key] for key in batch if key not in done]
                 if batch:
-                    _train_batch(batch, store, device, bar)
+                    _train_batch(batch, store, device, bar, watch)
                     done += [wish.node.key for wish in batch]
             if not done:
                 time.sleep(1)  # all that could go on is in the hands of another process
@@ -161,16 +162,19 @@ def _lock_batch(keys: list[str], store: Store, locks: ExitStack) -> list[str]:
     return held
 
 
-def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm) -> None:
+def _train_batch(batch: list[Wanted], store: Store, device, bar: tqdm, watch: Callable[[], None] = lambda: None) -> None:
     from . import data, tickets, training
 
     recipe = batch[0].node.recipe
     loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device))
     made = [tickets.make(node, *(_trained(store, other) if other else None for other in (node.parent, node.origin))) for node, *_ in batch]
     started, clock = datetime.now(UTC), time.monotonic()
-    records = training.train(
-        made, loaded, recipe, device, "test looks" in batch[0].needs, lambda steps: bar.update(min(steps * len(batch) / recipe.iterations, bar.total - bar.n))
-    )
+
+    def progress(steps: int) -> None:
+        bar.update(min(steps * len(batch) / recipe.iterations, bar.total - bar.n))
+        watch()
+
+    records = training.train(made, loaded, recipe, device, "test looks" in batch[0].needs, progress)
     seconds = (time.monotonic() - clock) / len(batch)
     for wish, ticket, record in zip(batch, made, records):
         provenance = {"data": loaded.remark or recipe.data} | _provenance(device, started.isoformat(timespec="seconds"), round(seconds, 2))

@@ -5,6 +5,7 @@ Everything takes the tidy table of `plans.run`. Densities are drawn as percentag
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -104,7 +105,8 @@ def metric_vs_density(
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
-            ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
+            drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
+            drawn.trained = ours.trained.max()
     if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
@@ -143,8 +145,7 @@ def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: 
         accuracy_vs_density(table, right, accuracy, network=network, **how)
         for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
-        entries = _entries([left, right])
-        right.legend(entries.values(), entries.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+        right.legend(**_named([left, right]), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -192,7 +193,8 @@ def distribution(table: pd.DataFrame, ax: Axes, shown: list[str], r: int, paper:
         theirs = theirs[(theirs.line == name) & (theirs["round"] == r)]
         if len(theirs):
             ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
-        ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1])
+        [drawn] = ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1])
+        drawn.trained = mine.node.nunique()
         ax.fill_between(ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0)
         heights += [*ours["mean"]]
     ax.set_xlabel(LABELS[metric.split()[0]])
@@ -222,8 +224,10 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
         label = f"{100 * rows.density.iloc[0]:.1f} %" + (" reinit" if line == "random reinit" else "")
         their = theirs[(theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())].sort_values("x")
         ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
-        ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
-        ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
+        [drawn] = ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
+        drawn.trained = ours.trained.max()
+        if drawn.trained > 1:
+            ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
         ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(bottom=min(bends))
@@ -237,15 +241,17 @@ def beside_the_whole(table: pd.DataFrame, ax: Axes, ticket: str, lines: list[str
     factor = 1 if metric.endswith("loss") else 100
     table = table[table.line.isin(lines) & (table.metric == metric)]
     theirs = theirs[theirs.metric == metric].drop_duplicates(["line", "round", "x"])
-    drawn = [(ticket, 0, "all weights", "#555555", "-")]
-    drawn += [(line, r, table.control[table.line == line].iloc[0], *look) for line, look in zip(lines, zip(COLOURS, DASHES)) if r]
-    for line, round_, label, colour, dash in drawn:
+    looks = [(ticket, 0, "all weights", "#555555", "-")]
+    looks += [(line, r, table.control[table.line == line].iloc[0], *look) for line, look in zip(lines, zip(COLOURS, DASHES)) if r]
+    for line, round_, label, colour, dash in looks:
         ours = _spread(table[(table.line == line) & (table["round"] == round_)], "iteration", factor)
         their = theirs[(theirs.line == line) & (theirs["round"] == round_) & (theirs.x <= ours.iteration.max())].sort_values("x")
         if len(their):
             ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
-        ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label)
-        ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
+        [drawn] = ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label)
+        drawn.trained = ours.trained.max()
+        if drawn.trained > 1:
+            ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
     late = factor * table.value[table.iteration > table.iteration.max() / 8]
     margin = 0.05 * (late.max() - late.min())
     ax.set_ylim(late.min() - margin, late.max() + margin)
@@ -263,30 +269,57 @@ def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
     ax.figure.colorbar(picture, ax=ax, shrink=0.9, label="to the first layer that survive (%)")
 
 
+def network(weights: list[np.ndarray]) -> Figure:
+    """Draw a small network: a line a weight that is not zero, as wide as the weight is large, in a colour for its sign.
+
+    weights: of each layer, (outputs, inputs), about -1 to 1.
+    """
+    plt.rcParams.update(STYLE)
+    figure, ax = plt.subplots(figsize=(2.2, 1.6), layout="constrained")
+    rows = [weights[0].shape[1], *(len(layer) for layer in weights)]
+    places = [np.linspace(-1, 1, n) * (n - 1) / max(rows) if n > 1 else np.zeros(1) for n in rows]
+    for x, (layer, left, right) in enumerate(zip(weights, places, places[1:])):
+        for (j, i), weight in np.ndenumerate(layer):
+            if weight:
+                colour = COLOURS[0] if weight > 0 else COLOURS[1]
+                ax.plot((x, x + 1), (left[i], right[j]), color=colour, linewidth=3 * abs(weight), solid_capstyle="butt", zorder=1)
+    for x, place in enumerate(places):
+        ax.scatter(np.full(len(place), x), place, s=60, color="white", edgecolors="#444444", zorder=2)
+    ax.set_axis_off()
+    return figure
+
+
 def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
-    entries = _entries(axes)
+    named = _named(axes)
     if at is None:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+        figure.legend(**named, loc="outside lower center", ncols=columns)
     else:
         at.set_axis_off()
-        at.legend(entries.values(), entries.keys(), loc="center left")
+        at.legend(**named, loc="center left")
 
 
-def _entries(axes: list[Axes]) -> dict:
-    """What a legend of these axes names, {label: handle}: each line once, then the paper's if any is drawn."""
+def _named(axes: list[Axes]) -> dict:
+    """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the networks trained for each
+    of its points (in the title where all lines have as many), then the paper's if any is drawn."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    n = {label: handle.trained for label, handle in entries.items() if hasattr(handle, "trained")}
+    alike = len(set(n.values())) == 1
+    entries = {label if alike or label not in n else f"{label} (n = {n[label]})": handle for label, handle in entries.items()}
     behind = [line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]]
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
         shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
         entries[f"the paper{full}{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
-    return entries
+    title = {"title": f"n = {min(n.values())}", "alignment": "left", "title_fontproperties": {"size": "medium"}} if alike else {}
+    return {"handles": entries.values(), "labels": entries.keys(), **title}
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:
     """Mean, min and max of a line's values at each round or iteration, over trials and draws."""
-    grouped = rows.groupby(by, as_index=False).agg(density=("density", "mean"), mean=("value", "mean"), min=("value", "min"), max=("value", "max"))
+    grouped = rows.groupby(by, as_index=False).agg(
+        density=("density", "mean"), mean=("value", "mean"), min=("value", "min"), max=("value", "max"), trained=("node", "nunique")
+    )
     grouped[["mean", "min", "max"]] *= factor
     return grouped.sort_values("density", ascending=False) if by == "round" else grouped
 

@@ -2,7 +2,7 @@
 drawn beforehand, and a few lines of script that show the chosen one. And the playground, which trains while one watches."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from html import escape
@@ -12,9 +12,11 @@ from threading import Event, Thread
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from . import paper as papers
 from . import plots
+from .claims import as_table
 from .errors import LotteryError
 from .plans import run
 from .specs import STUDIES, lenet
@@ -25,11 +27,10 @@ _numbers = count(1)  # of the sliders on a page
 
 @dataclass(frozen=True)
 class Frame:
-    """What one position of a slider shows: what it is called, a picture (SVG), its description, and a table (HTML)."""
+    """What one position of a slider shows: what it is called, pictures (SVG) by what they show, and a table (HTML)."""
 
     name: str
-    picture: bytes
-    description: str
+    pictures: dict[str, bytes]
     table: str
 
 
@@ -45,8 +46,8 @@ class Slider:
     def _repr_html_(self) -> str:
         name = f"slider{next(_numbers)}"
         shown = "".join(
-            f'<div class="frame"{" hidden" if i else ""}><img src="data:image/svg+xml;base64,{b64encode(frame.picture).decode()}" '
-            f'alt="{escape(frame.description)}" style="max-width:100%">{frame.table}</div>'
+            f'<div class="frame"{" hidden" if i else ""}><div class="pictures">{"".join(map(_image, frame.pictures, frame.pictures.values()))}</div>'
+            f"{frame.table}</div>"
             for i, frame in enumerate(self.frames)
         )
         names = escape(";".join(frame.name for frame in self.frames))
@@ -56,6 +57,10 @@ class Slider:
             f'<input id="{name}-range" type="range" min="0" max="{len(self.frames) - 1}" value="0" step="1" '
             f'aria-valuetext="{escape(self.frames[0].name)}" style="width:100%">{shown}</div><script>{_SCRIPT % name}</script>'
         )
+
+
+def _image(description: str, picture: bytes) -> str:
+    return f'<img src="data:image/svg+xml;base64,{b64encode(picture).decode()}" alt="{escape(description)}">'
 
 
 _SCRIPT = """(() => {
@@ -99,23 +104,29 @@ def _slider(table: pd.DataFrame, curve: str, numbers: tuple[str, ...], theirs: p
     mapped = table[table.metric.str.startswith("map of connections")]
     frames = []
     for r in sorted(table["round"].unique()):
-        panels = len(groups) + bool(len(mapped))
-        figure, axes = plots.panels((panels + 1) // 2, 2)
-        for ax, (ticket, lines) in zip(axes, groups.items()):
+        rows = table[table["round"] == r]
+        name = f"{_percent(rows.drop_duplicates('line').density)}, round {r}"
+        pictures = {}
+        for ticket, lines in groups.items():
+            figure, [ax] = plots.panels(1, 1)
             plots.beside_the_whole(table, ax, ticket, lines, r, curve, theirs)
             ax.set_title(ticket if len(groups) > 1 else "")
+            plots.legend(figure, [ax])
+            pictures[f"{ticket}: {plots.LABELS[curve]} over iterations at {name}, beside the whole network"] = _svg(figure)
         if len(mapped):
-            plots.connection_map(mapped[mapped["round"] == r], axes[panels - 1])
-        plots.legend(figure, axes[: len(groups)], at=axes[-1] if panels % 2 else None, columns=4)
-        drawn = BytesIO()
-        with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
-            figure.savefig(drawn, format="svg", metadata={"Date": None})
-        plt.close(figure)
-        densities = table[table["round"] == r].drop_duplicates("line").set_index("line").density
-        name = f"{_percent(densities)}, round {r}"
-        description = f"{plots.LABELS[curve]} over iterations at {name}, beside the whole network" + ("; map of connections" if len(mapped) else "")
-        frames.append(Frame(name, drawn.getvalue(), description, _beside_the_papers(table[table["round"] == r], numbers, theirs)))
+            figure, [ax] = plots.panels(1, 1)
+            plots.connection_map(mapped[mapped["round"] == r], ax)
+            pictures[f"Map of the connections of each pixel that survive at {name}"] = _svg(figure)
+        frames.append(Frame(name, pictures, _beside_the_papers(rows, numbers, theirs)))
     return Slider(frames) if frames else None
+
+
+def _svg(figure: Figure) -> bytes:
+    drawn = BytesIO()
+    with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return drawn.getvalue()
 
 
 def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -137,7 +148,7 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
     """The numbers of a round, a row a line of the figure, as an HTML table."""
     shown = []
     for line, mine in rows.groupby("line", sort=False):
-        row = {"": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
+        row = {"Line": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
         for metric in numbers:
             values = mine[mine.metric == metric].value
             their = theirs[(theirs.line == line) & (theirs.metric == metric) & (theirs["round"] == mine["round"].iloc[0])]["mean"]
@@ -146,7 +157,7 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
             if len(theirs):
                 row[f"{label}: the paper"] = _number(their.mean(), metric)
         shown.append(row)
-    return pd.DataFrame(shown).style.set_table_attributes('class="dataframe claims"').set_uuid("round").hide().to_html()
+    return as_table(pd.DataFrame(shown), "round")
 
 
 def _number(value: float, metric: str) -> str:
@@ -160,11 +171,18 @@ def _number(value: float, metric: str) -> str:
 BESIDE = ("nothing", "random reinit", "random sparse")
 
 
-def play(rate: float = 0.2, rounds: int = 8, strategy: str = "iterative", beside: str = "random reinit", trials: int = 2) -> Iterator[pd.DataFrame]:
+class Stopped(Exception):
+    """Somebody pressed Stop."""
+
+
+def play(
+    rate: float = 0.2, rounds: int = 8, strategy: str = "iterative", beside: str = "random reinit", trials: int = 2, watch: Callable[[], None] = lambda: None
+) -> Iterator[pd.DataFrame]:
     """Prune Lenet on the embedded digits and yield the table so far after each round; what is trained already is not trained again.
 
     rate: of the survivors that a round prunes, in (0, 1), the output layer at half of it; rounds: 1 to 8; strategy: "iterative"
-    | "one-shot" (four densities); beside: which control is drawn too ("nothing" | "random reinit" | "random sparse").
+    | "one-shot" (four densities); beside: which control is drawn too ("nothing" | "random reinit" | "random sparse"); watch: see
+    `plans.run`.
     """
     if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
         raise LotteryError(f"strategy is {strategy!r} and beside {beside!r}: choose iterative or one-shot, and {', '.join(BESIDE)}")
@@ -180,7 +198,7 @@ def play(rate: float = 0.2, rounds: int = 8, strategy: str = "iterative", beside
     grid = sorted({node.round for node in tickets.nodes("smoke", trials)})
     for i in range(1, len(grid) + 1):
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            table = run({label: line.at_rounds(*grid[:i]) for label, line in plan.items()}, scale="smoke", trials=trials)
+            table = run({label: line.at_rounds(*grid[:i]) for label, line in plan.items()}, scale="smoke", trials=trials, watch=watch)
         yield table
 
 
@@ -200,16 +218,18 @@ def playground():
     train, stop = w.Button(description="Train", button_style="primary"), w.Button(description="Stop", disabled=True)
     said, picture, stopped = w.HTML(), w.Image(layout=w.Layout(max_width="100%")), Event()
 
+    def watch():
+        if stopped.is_set():
+            raise Stopped
+
     def work():
         try:
-            for i, table in enumerate(play(**{name: control.value for name, control in controls.items()})):
+            for i, table in enumerate(play(**{name: control.value for name, control in controls.items()}, watch=watch)):
                 picture.value = _png(table)
                 said.value = f"Round {i} is done." if controls["strategy"].value == "iterative" else f"{i + 1} densities are done."
-                if stopped.is_set():
-                    said.value += " Stopped; what is done is kept."
-                    break
-            else:
-                said.value += " That is all of them."
+            said.value += " That is all of them."
+        except Stopped:
+            said.value += " Stopped; what is done is kept."
         except LotteryError as error:
             said.value = escape(str(error))
         finally:

@@ -1,11 +1,7 @@
 """The command line and the book as a person meets them, in processes of their own."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 
 import nbformat
 import pandas as pd
@@ -87,6 +83,15 @@ def test_figures_share_their_trainings(monkeypatch):
     assert book.sharing("laptop") == (ladder + reinits + one_shot + curves, ladder + reinits + one_shot)
 
 
+def test_the_playground_says_how_to_run_it_live():
+    assert "http" not in book.launch(None)
+    live = book.launch("someone/fork")
+    for path in ("notebooks/playground.ipynb", "binder/colab.ipynb"):
+        assert path in live
+        assert (ROOT / path).exists()
+    assert live.count("someone/fork") == 3
+
+
 def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
     notebook = nbformat.read(book.figures(["fig02"])[0].path, as_version=4)
     source, page = tmp_path / "fig02_broken.ipynb", tmp_path / "pages" / "fig02.ipynb"
@@ -101,26 +106,6 @@ def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
         book.execute(book.Figure(source), {"scale": "smoke"}, page)
     assert page.read_bytes() == good
     assert not list(page.parent.glob("*.draft"))
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The whole book, built in a copy of the project by the command that a person gives.
-
-    LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just made.
-    """
-    copy = tmp_path_factory.mktemp("book") / "project"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_build", "results", "figures", "__pycache__", "*.egg-info"))
-    if (ROOT / "book" / "results").exists():
-        shutil.copytree(ROOT / "book" / "results", copy / "book" / "results")
-    environment = {**os.environ, "PYTHONPATH": str(copy), "LOTTERY_STORE": os.environ.get("LOTTERY_REHEARSED") or str(copy / "results")}
-    for name in ("LOTTERY_RESULTS", "LOTTERY_DATA", "LOTTERY_MISSING"):
-        environment.pop(name, None)
-    done = subprocess.run([sys.executable, "-m", "lottery_nb", "book"], cwd=copy, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert str(copy / "_build" / "html" / "index.html") in done.stdout
-    assert "http.server" in done.stdout
-    return copy / "_build" / "html"
 
 
 def test_every_page_is_there_and_asks_no_other_host(built):

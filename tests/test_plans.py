@@ -79,6 +79,21 @@ def test_curves_only_where_asked(trained):
     pd.testing.assert_frame_equal(plain.drop(columns=["started", "seconds"]), again.drop(columns=["started", "seconds"]))
 
 
+def test_a_watcher_ends_a_run_and_what_was_done_stays(trained):
+    looks = iter(range(6))
+
+    def watch():
+        if next(looks, None) is None:
+            raise TimeoutError
+
+    tickets = {"ticket": tiny.iterative()}
+    with pytest.raises(TimeoutError):
+        run(tickets, scale="paper", trials=1, watch=watch)
+    assert len(list(Store())) == 3, "two looks a training: the fourth round was cut short"
+    run(tickets, scale="paper", trials=1)
+    assert len(trained) == 4 + 1
+
+
 def test_a_damaged_training_is_trained_again(trained, capsys):
     before = run(PLAN, scale="paper", trials=1)
     victim = tiny.iterative().nodes("paper", 1)[2].key

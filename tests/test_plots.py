@@ -142,8 +142,17 @@ def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
     left, right = figure.axes
     behind = [line for line in left.lines if line.get_linestyle() == ":"]
     assert [line.get_alpha() for line in behind] == [plots.BEHIND["alpha"] / 2] * 2
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["0.0002", "0.0003", "the paper, full width"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["0.0002 (n = 2)", "0.0003 (n = 4)", "the paper, full width"]
     assert left.get_title("left") == "Conv-2: early-stop iteration (thousands)"
+
+
+def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
+    figure, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table[table.draw == 0], ax)
+    plots.legend(figure, [ax])
+    [key] = figure.legends
+    assert key.get_title().get_text() == "n = 2"
+    assert [text.get_text() for text in key.get_texts()] == list(table.line.unique())
 
 
 def test_pairs_share_a_colour_and_differ_in_dash(table):
