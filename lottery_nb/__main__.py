@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
-from . import book, plans
-from .errors import LotteryError
+from . import book, graph, plans, running
+from .errors import FailedTrainings, LotteryError
 from .specs import SCALES, STUDIES, shrinking
 from .store import ROOT, Store
 
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.do(options) or 0
     except LotteryError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FailedTrainings) else 2
     except BrokenPipeError:  # the reader, such as head, has seen enough
         sys.stdout = None
         return 0
@@ -36,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
     run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
+    who = run.add_mutually_exclusive_group()
+    who.add_argument("--jobs", default=None, metavar="N", help="train in N processes of one thread each (default: in this one, with all threads)")
+    who.add_argument("--scheduler", default=None, metavar="ADDRESS", help="train on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786")
+    run.add_argument("--other-versions", default="refuse", metavar="HOW", help="workers with another torch than here: refuse (default), record")
     run.set_defaults(do=_run)
 
     build = commands.add_parser("book", help="build the book from the committed results")
@@ -65,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _trials(text: str | None) -> int | None:
+def _whole(text: str | None, name: str) -> int | None:
     if text is None or text == "None":
         return None
     if not text.isdigit() or int(text) < 1:
-        raise LotteryError(f"trials is {text!r}: give a whole number of 1 or more")
+        raise LotteryError(f"{name} is {text!r}: give a whole number of 1 or more")
     return int(text)
 
 
@@ -83,16 +88,27 @@ def _run(options) -> None:
     for name, option in (("scale", "--scale"), ("trials", "--trials")):
         if name in parameters:
             raise LotteryError(f"{name} is given with {option}, not with -p")
-    parameters |= {"scale": options.scale, "trials": _trials(options.trials)}
+    parameters |= {"scale": options.scale, "trials": _whole(options.trials, "trials")}
     for figure in chosen:
         book.check_parameters(figure, parameters)
-    store = Store()
-    plans.train_missing(plans.wanted_nodes(named.values(), options.scale, parameters["trials"]), store)
+    store, wanted = Store(), graph.wanted_nodes(named.values(), options.scale, parameters["trials"])
+    jobs = _whole(options.jobs, "jobs")
+    with _hands(options, jobs, {wish.node.recipe.data for wish in wanted.values()}) as hands:
+        running.train_missing(wanted, store, hands)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
             page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"
             book.execute(figure, parameters, page)
             print(page)
+
+
+def _hands(options, jobs: int | None, datasets: set[str]):
+    """Who trains: None for this process, or workers."""
+    if jobs is None and options.scheduler is None:
+        return nullcontext()
+    from . import cluster  # distributed takes a second to import
+
+    return cluster.local_workers(jobs, datasets) if jobs else cluster.joined(options.scheduler, datasets, options.other_versions)
 
 
 def _literal(text: str):
@@ -154,7 +170,7 @@ def _merge(options) -> int:
 def _freeze(options) -> None:
     shrinking(options.scale)
     for name, plan in book.plans_named(options.figures).items():
-        path, done, wanted = plans.freeze(name, plan, options.scale, _trials(options.trials))
+        path, done, wanted = plans.freeze(name, plan, options.scale, _whole(options.trials, "trials"))
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {done} of {wanted} trainings")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from . import data, models, plans, tickets, training
+from . import data, graph, models, tickets, training, work
 from .data import Data, Split
 from .specs import Recipe, conv2, lenet, resnet18
 
@@ -59,7 +59,7 @@ def measure(say: Callable[[str], None] = lambda line: None) -> dict:
     }
     if torch.cuda.is_available():
         parts["plain: 100 iterations of one trial on the GPU, with evaluation"] = lambda: _plain(digits, "cuda")
-        parts["ours: 100 iterations of a trial of a hundred on the GPU, with evaluation"] = lambda: _ours(digits, "cuda", plans.BATCH["cuda"])
+        parts["ours: 100 iterations of a trial of a hundred on the GPU, with evaluation"] = lambda: _ours(digits, "cuda", graph.BATCH["cuda"])
     seconds: dict[str, list[float]] = {}
     for turn in range(ROUNDS):
         say(f"turn {turn + 1} of {ROUNDS}")
@@ -76,7 +76,7 @@ def measure(say: Callable[[str], None] = lambda line: None) -> dict:
     return {
         "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()},
         "machine": {
-            "device": plans.device_name("cpu"), "cores": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
+            "device": work.device_name("cpu"), "cores": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
         },
         "details": {f"{name}, ms": round(1000 * value, 3) for name, value in took.items()},
     }  # fmt: skip

@@ -17,9 +17,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from . import claims, paper, plans
+from . import claims, graph, paper, plans
 from .errors import LotteryError
-from .plans import Plan
+from .graph import Plan
 from .specs import SCALES, STUDIES
 from .store import ROOT, Store
 
@@ -359,7 +359,7 @@ def disagreements(sheets: dict[Figure, pd.DataFrame]) -> str:
 
 def sharing(scale: str) -> tuple[int, int]:
     """How many trainings the figures ask for at a scale, each with all that it stands on, and how many of them are distinct."""
-    needed = [plans.with_ancestors(plans.wanted_nodes([figure.plan], scale)) for figure in figures()]
+    needed = [graph.with_ancestors(graph.wanted_nodes([figure.plan], scale)) for figure in figures()]
     return sum(map(len, needed)), len(set().union(*needed))
 
 
@@ -392,7 +392,7 @@ def status() -> list[dict]:
     rows = []
     for figure in figures():
         scale = figure.committed_scale
-        wanted = plans.wanted_nodes([figure.plan], scale or "laptop")
+        wanted = graph.wanted_nodes([figure.plan], scale or "laptop")
         done, left = plans.progress(wanted, figure.name, scale or "laptop", store)
         verdicts = sheets[figure].verdict.value_counts()
         rows.append(

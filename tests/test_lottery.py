@@ -3,21 +3,25 @@
 import pytest
 import torch
 
-from lottery_nb import Recipe, data, lenet, masks, plans, resnet18, training
+from lottery_nb import Recipe, data, graph, lenet, masks, plans, resnet18, running, training, work
 from lottery_nb.store import Store
 
 tiny = Recipe(network="lenet", data="mnist5k", sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)
 
 
+def left_by(store, node):
+    return work.trained(store.arrays(node.key))
+
+
 def trained_of(line, store):
-    return {(node.round, node.trial, node.draw): plans._trained(store, node) for node in line.nodes("paper")}
+    return {(node.round, node.trial, node.draw): left_by(store, node) for node in line.nodes("paper")}
 
 
 @pytest.fixture
 def store():
     plan = {"tickets": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2), "one-shot": tiny.one_shot()}
     store = Store()
-    plans.train_missing(plans.wanted_nodes([plan], "paper"), store)
+    running.train_missing(graph.wanted_nodes([plan], "paper"), store)
     return store
 
 
@@ -25,7 +29,8 @@ def test_each_round_starts_from_the_first_rounds_weights_under_its_mask(store, m
     made = []
     monkeypatch.setattr(training, "train", lambda tickets, *_: made.extend(tickets) or [])
     nodes = tiny.iterative().nodes("paper")
-    plans._train_batch([plans.Wanted(node, False) for node in nodes], store, torch.device("cpu"), None)
+    parents = [tuple(other and store.arrays(other.key) for other in (node.parent, node.origin)) for node in nodes]
+    work.train_batch([graph.Wanted(node) for node in nodes], parents, torch.device("cpu"), "", lambda steps: None)
     first = {node.trial: ticket for node, ticket in zip(nodes, made) if node.round == 0}
     for node, ticket in zip(nodes, made):
         for name, value in ticket.weights.items():
@@ -63,7 +68,7 @@ def test_a_reinit_has_its_tickets_mask_and_other_weights_each_draw(store):
     from lottery_nb import tickets
 
     node = tiny.iterative().nodes("paper")[-1]
-    parents = [plans._trained(store, other) for other in (node.parent, node.origin)]
+    parents = [left_by(store, other) for other in (node.parent, node.origin)]
     ticket = tickets.make(node, *parents)
     draws = [tickets.make(reinit, *parents) for reinit in tiny.iterative().reinitialised(2).nodes("paper")[-2:]]
     for draw in draws:
@@ -79,7 +84,7 @@ def test_pruned_weights_stay_zero_and_a_batch_changes_nothing(changes, store):
     from lottery_nb import tickets
 
     nodes = [node for node in tiny.iterative().nodes("paper") if node.round == 2]
-    made = [tickets.make(node, plans._trained(store, node.parent), plans._trained(store, node.origin)) for node in nodes]
+    made = [tickets.make(node, left_by(store, node.parent), left_by(store, node.origin)) for node in nodes]
     digits = data.load("mnist5k", validation=500)
     together = training.train(made, digits, recipe, test_looks=True)
     alone = [training.train([ticket], digits, recipe, test_looks=True)[0] for ticket in made]
@@ -127,7 +132,7 @@ def test_batches_see_every_image_once_an_epoch():
 def ticket_of(node, store):
     from lottery_nb import tickets
 
-    return tickets.make(node, *(plans._trained(store, other) if other else None for other in (node.parent, node.origin)))
+    return tickets.make(node, *(left_by(store, other) if other else None for other in (node.parent, node.origin)))
 
 
 def last(line):
@@ -174,7 +179,7 @@ def test_a_reinit_from_the_ticket_draws_from_its_layers_own_initial_weights(stor
 def test_pruning_before_training_looks_only_at_initial_weights(store, winner):
     node = last(tiny.pruned_before_training())
     assert (node.parent, node.origin) == (None, None)
-    ticket, initial = ticket_of(node, store), plans._trained(store, last(tiny.iterative()).origin).initial
+    ticket, initial = ticket_of(node, store), left_by(store, last(tiny.iterative()).origin).initial
     for name, mask in ticket.mask.items():
         assert int(mask.sum()) == int(winner.mask[name].sum())
         assert torch.equal(ticket.weights[name], initial[name] * mask)
@@ -183,20 +188,20 @@ def test_pruning_before_training_looks_only_at_initial_weights(store, winner):
 
 def test_continued_training_never_resets_but_its_tickets_do(store):
     line = tiny.continued()
-    plans.train_missing(plans.wanted_nodes([{"continued": line}], "paper"), store)
+    running.train_missing(graph.wanted_nodes([{"continued": line}], "paper"), store)
     node = last(line)
     chain = [node.parent, node.parent.parent, node.parent.parent.parent]
     assert [(each.strategy, each.control, each.round) for each in chain] == [
         ("continued", "continued training", 2), ("continued", "continued training", 1), ("iterative", "winning ticket", 0),
     ]  # fmt: skip
     for after, before in zip(chain, chain[1:]):
-        ticket, left = ticket_of(after, store), plans._trained(store, before)
+        ticket, left = ticket_of(after, store), left_by(store, before)
         for name, value in ticket.weights.items():  # biases too
             assert torch.equal(value, left.final[name] * ticket.mask[name] if name in ticket.mask else left.final[name])
-    shown, unpruned = ticket_of(node, store), plans._trained(store, node.origin)
+    shown, unpruned = ticket_of(node, store), left_by(store, node.origin)
     for name, mask in shown.mask.items():
         assert torch.equal(shown.weights[name], unpruned.initial[name] * mask)
-        assert not (mask & ~plans._trained(store, node.parent).mask[name]).any()
+        assert not (mask & ~left_by(store, node.parent).mask[name]).any()
     first = line.nodes("paper")[2]
     assert (first.round, first.strategy) == (1, "iterative"), "the first pruning is the same either way, and trained once"
 
@@ -213,7 +218,7 @@ def test_gaussian_initial_weights_have_one_deviation_in_all_layers():
 def test_a_training_that_diverges_is_recorded_and_those_after_it_go_on():
     recipe = tiny.but(optimiser="sgd", learning_rate=1e9, iterations=8)
     store = Store()
-    plans.train_missing(plans.wanted_nodes([{"hopeless": recipe.iterative()}], "paper"), store)
+    running.train_missing(graph.wanted_nodes([{"hopeless": recipe.iterative()}], "paper"), store)
     records = [store.record(node.key) for node in recipe.iterative().nodes("paper")]
     assert all(record["measures"]["diverged"] == 1 for record in records)
     assert all(record["early_stop"] == 2 for record in records)
@@ -233,7 +238,7 @@ deep = resnet18.but(
 @pytest.fixture
 def deep_store():
     store, plan = Store(), {"tickets": deep.iterative(), "reinit": deep.iterative().reinitialised(), "sparse": deep.random_sparse()}
-    plans.train_missing(plans.wanted_nodes([plan], "paper"), store)
+    running.train_missing(graph.wanted_nodes([plan], "paper"), store)
     return store
 
 

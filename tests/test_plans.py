@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from test_lottery import tiny
 
-from lottery_nb import LotteryError, conv2, lenet, plans, run, training
+from lottery_nb import LotteryError, conv2, graph, lenet, plans, run, running, training
+from lottery_nb.errors import Stopped
 from lottery_nb.store import Store
 
 TINY = "Recipe(network='lenet', data='mnist5k', sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)"
@@ -20,13 +21,13 @@ PLAN = {"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2)}
 @pytest.fixture
 def trained(monkeypatch):
     """Keys of what is trained, in order."""
-    keys, real = [], plans._train_batch
+    keys, real = [], running.Here.train
 
-    def spy(batch, *rest):
-        keys.extend(wish.node.key for wish in batch)
-        real(batch, *rest)
+    def spy(here, batch, commit):
+        keys.extend(wish.node.key for wish in batch.wishes)
+        real(here, batch, commit)
 
-    monkeypatch.setattr(plans, "_train_batch", spy)
+    monkeypatch.setattr(running.Here, "train", spy)
     return keys
 
 
@@ -57,7 +58,7 @@ def test_only_what_is_new_is_trained(trained):
 
 
 def test_lines_of_two_plans_share_nodes():
-    wanted = plans.wanted_nodes([PLAN, {"same, other label": tiny.iterative().at_rounds(3).with_curves()}], "paper")
+    wanted = graph.wanted_nodes([PLAN, {"same, other label": tiny.iterative().at_rounds(3).with_curves()}], "paper")
     assert len(wanted) == 8 + 12
     assert [wish.node.round for wish in wanted.values() if wish.needs] == [3, 3]
 
@@ -80,18 +81,16 @@ def test_curves_only_where_asked(trained):
 
 
 def test_a_watcher_ends_a_run_and_what_was_done_stays(trained):
-    looks = iter(range(6))
-
     def watch():
-        if next(looks, None) is None:
-            raise TimeoutError
+        if len(list(Store())) == 3:
+            raise Stopped
 
     tickets = {"ticket": tiny.iterative()}
-    with pytest.raises(TimeoutError):
+    with pytest.raises(Stopped):
         run(tickets, scale="paper", trials=1, watch=watch)
-    assert len(list(Store())) == 3, "two looks a training: the fourth round was cut short"
+    assert len(list(Store())) == 3, "the fourth round was not begun, or cut short"
     run(tickets, scale="paper", trials=1)
-    assert len(trained) == 4 + 1
+    assert len(list(Store())) == 4
 
 
 def test_a_damaged_training_is_trained_again(trained, capsys):
@@ -174,7 +173,7 @@ def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
     monkeypatch.setattr(training, "train", spy)
     other = tiny.but(learning_rate=0.01)
     run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=14)
-    assert max(size for size, _ in sizes) == plans.BATCH["cpu"] == 12
+    assert max(size for size, _ in sizes) == graph.BATCH["cpu"] == 12
     assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 4 * 14
 
 
@@ -240,9 +239,9 @@ def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
 
     def start(name, batch, threads):
         code = (
-            f"import torch; torch.set_num_threads({threads})\nfrom lottery_nb import lenet, plans; from lottery_nb.store import Store\n"
-            f"plans.BATCH = dict(cpu={batch}); tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
-            f"plans.train_missing(plans.wanted_nodes([dict(a=tickets, b=tickets.reinitialised())], 'paper'), Store({str(tmp_path / name)!r}))"
+            f"import torch; torch.set_num_threads({threads})\nfrom lottery_nb import graph, lenet, running; from lottery_nb.store import Store\n"
+            f"graph.BATCH = dict(cpu={batch}); tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
+            f"running.train_missing(graph.wanted_nodes([dict(a=tickets, b=tickets.reinitialised())], 'paper'), Store({str(tmp_path / name)!r}))"
         )
         return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 

@@ -1,0 +1,122 @@
+"""What is trained when, what happens when it fails, and who does it."""
+
+import pytest
+from test_lottery import tiny
+
+from lottery_nb import graph, lenet, plans, resnet18, training
+from lottery_nb.__main__ import main
+from lottery_nb.errors import FailedTrainings, LotteryError
+from lottery_nb.store import Store
+
+PLAN = {"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2), "one-shot": tiny.one_shot()}
+
+
+def frontier(plan, trials=None):
+    return graph.Frontier(graph.with_ancestors(graph.wanted_nodes([plan], "paper", trials)))
+
+
+def everything(front, size=12, hands=1):
+    """Batches in the order in which they are trained, one after another."""
+    while batch := front.take(size, hands):
+        yield [wish.node for wish in batch]
+        for wish in batch:
+            front.done(wish.node.key)
+
+
+def test_nothing_is_trained_before_what_it_stands_on_or_twice():
+    done = set()
+    for batch in everything(frontier(PLAN)):
+        for node in batch:
+            assert node.key not in done
+            assert {before.key for before in graph.parents_of(node)} <= done
+        done.update(node.key for node in batch)
+    assert done == set(graph.wanted_nodes([PLAN], "paper"))
+
+
+def test_tickets_go_first_and_batches_share_a_recipe():
+    other = tiny.but(learning_rate=0.01).iterative()
+    batches = list(everything(frontier({**PLAN, "other": other}), size=5))
+    assert all(len({node.recipe for node in batch}) == 1 for batch in batches)
+    assert max(map(len, batches)) == 5
+    controls = [batch[0].control for batch in batches if batch[0].strategy == "iterative"]
+    assert controls.index("random reinit") > max(i for i, control in enumerate(controls) if control == "winning ticket")
+
+
+def test_hands_share_what_is_ready():
+    front = frontier({"ticket": tiny.iterative()}, trials=5)
+    assert [len(front.take(12, hands=2)) for _ in range(4)] == [3, 1, 1, 0]
+    assert len(front) == 20
+
+
+def test_convolutional_networks_go_one_at_a_time():
+    front = frontier({"ticket": resnet18.iterative().at_rounds(0)}, trials=2)
+    assert [len(batch) for batch in everything(front)] == [1, 1]
+
+
+def test_what_stands_on_a_failure_is_given_up():
+    front = frontier(PLAN, trials=1)
+    [first] = [wish for wish in front.take(12) if wish.node.round == 0]
+    front.done(first.node.key)
+    second = next(wish for batch in iter(lambda: front.take(1), []) for wish in batch if (wish.node.strategy, wish.node.round) == ("iterative", 1))
+    assert front.give_up(second.node.key) == 2 + 2 * 2, "two more rounds, and the reinits of those"
+    assert len(front) == 39 + 2, "one-shot tickets and the reinits of the first round"
+
+
+def test_a_wide_plan_is_gone_through_whole():
+    wide = {f"rate {i}": lenet.but(learning_rate=0.001 + i / 1e6).iterative() for i in range(40)}
+    assert sum(len(batch) for batch in everything(frontier(wide), hands=64)) == 40 * 29 * 5
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Lets trainings of round 1 fail so many times."""
+    left, real = {"times": 0}, training.train
+
+    def train(tickets, *rest):
+        if left["times"] and any(ticket.order[4] == 1 and ticket.order[1:3] == ("iterative", "winning ticket") for ticket in tickets):
+            left["times"] -= 1
+            raise RuntimeError("out of memory")
+        return real(tickets, *rest)
+
+    monkeypatch.setattr(training, "train", train)
+    return left
+
+
+def test_a_failure_is_tried_again_alone(failing):
+    failing["times"] = 1
+    table = plans.run(PLAN, scale="paper")
+    assert table.node.nunique() == len(graph.wanted_nodes([PLAN], "paper"))
+
+
+def test_what_fails_twice_is_reported_and_the_rest_goes_on(failing, capsys):
+    failing["times"] = 99
+    with pytest.raises(FailedTrainings, match="2 trainings failed twice, 12 that stand on them were not begun"):
+        plans.run({"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2)}, scale="paper")
+    stored = [key for key in Store() if "iterative" in key]
+    assert len(stored) == 2 + 4, "whole networks, and reinits of the first round: their masks are there"
+    said = capsys.readouterr().err
+    assert said.count("failed twice: lenet-mnist5k-iterative-winning-ticket-t0-r01") == 1
+    assert "'learning_rate'" in said or "'sizes': (20, 10)" in said
+    assert "RuntimeError: out of memory" in said
+
+
+def test_bad_input_is_not_tried_again(monkeypatch):
+    tries = []
+
+    def train(*_):
+        tries.append(1)
+        raise LotteryError("no such thing")
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(LotteryError, match="no such thing"):
+        plans.run(PLAN, scale="paper")
+    assert len(tries) == 1
+
+
+def test_the_command_line_tells_a_failure_from_bad_input(failing, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(training, "train", fail)
+    assert main(["run", "fig03", "--trials", "1"]) == 1
+    assert "trainings failed twice" in capsys.readouterr().err
