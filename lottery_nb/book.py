@@ -43,19 +43,34 @@ class Figure:
 
     @cached_property
     def notebook(self) -> nbformat.NotebookNode:
-        return nbformat.read(self.path, as_version=4)
+        try:
+            return nbformat.read(self.path, as_version=4)
+        except (ValueError, AttributeError, nbformat.ValidationError) as error:
+            raise LotteryError(f"{self.path} is no notebook ({' '.join(str(error).split())[:100]})") from error
 
     def values(self, *tags: str) -> dict:
         """What its cells with these tags define, run in this process without a kernel."""
-        sources = [cell.source for tag in tags for cell in self.notebook.cells if tag in cell.metadata.get("tags", ())]
+        sources = {tag: [cell.source for cell in self.notebook.cells if tag in cell.metadata.get("tags", ())] for tag in tags}
         values: dict = {}
-        exec(compile("\n".join(sources), str(self.path), "exec"), values)
+        for tag, found in sources.items():
+            if not found:
+                raise LotteryError(f"{self.path} has no cell tagged {tag}: every figure's notebook has one")
+        try:
+            exec(compile("\n".join(sum(sources.values(), [])), str(self.path), "exec"), values)
+        except LotteryError:
+            raise
+        except Exception as error:  # whatever a cell may raise
+            raise LotteryError(f"{self.path}: its cells tagged {', '.join(tags)} fail: {type(error).__name__}: {error}") from error
         return values
 
     @cached_property
     def title(self) -> str:
         """Such as "Figure 4: one-shot and iterative pruning"."""
-        return next(line for line in self.notebook.cells[0].source.splitlines() if line.startswith("# "))[2:]
+        lines = self.notebook.cells[0].source.splitlines() if self.notebook.cells else ()
+        title = next((line for line in lines if line.startswith("# ")), None)
+        if title is None:
+            raise LotteryError(f"{self.path} has no title: its first cell has a line such as # Figure 4: one-shot and iterative pruning")
+        return title[2:]
 
     @cached_property
     def alt(self) -> str:

@@ -8,6 +8,7 @@ what is compared.
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,14 +93,15 @@ class Claim:
 
 
 @cache
-def load() -> tuple[Claim, ...]:
+def load(path: Path = ROOT / "book" / "claims.yml") -> tuple[Claim, ...]:
     """All claims, in the file's order; raises LotteryError naming the claim that is malformed."""
-    path = ROOT / "book" / "claims.yml"
     try:
         rows = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise LotteryError(f"{path} is not valid YAML: {error}") from error
-    claims = tuple(_parse(row, path) for row in rows)
+        raise LotteryError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(rows, list):
+        raise LotteryError(f"{path} must be a list of claims, as explained at its top")
+    claims = tuple(parse(row, path) for row in rows)
     ids = [claim.id for claim in claims]
     twice = {i for i in ids if ids.count(i) > 1}
     if twice:
@@ -107,25 +109,54 @@ def load() -> tuple[Claim, ...]:
     return claims
 
 
-def _parse(row: dict, path) -> Claim:
+def parse(row: dict, path: Path) -> Claim:
+    """The claim of a row of the file at `path`; raises LotteryError naming claim and key where it is malformed."""
     name = row.get("id", row) if isinstance(row, dict) else row
     try:
-        claim = Claim(**{"as_" if key == "as" else key: value for key, value in row.items()})
-    except TypeError as error:
-        raise LotteryError(f"{path}: claim {name} is malformed: {error}") from error
-    ((kind, bound),) = claim.rule.items() if isinstance(claim.rule, dict) and len(claim.rule) == 1 else (("", None),)
-    numbers = bound if kind == "between" and isinstance(bound, list) and len(bound) == 2 else [bound]
-    faults = {
-        "rule": kind not in ("above", "below", "between") or not all(isinstance(n, int | float) for n in numbers),
-        "as": claim.as_ not in ("value", "difference", "relative", "ratio") or (claim.as_ != "value") != (claim.against is not None),
-        "unit": claim.unit not in (*HUNDREDTHS, "x", "plain", *COUNTS),
-        "scale": claim.scale not in SCALES,
-        "of": not {"line", "metric"} <= set(claim.of) <= {"line", "metric", "density", "iteration", "moment", "x"},
+        claim = Claim(**{"as_" if key == "as" else key: value for key, value in dict(row).items()})
+    except (TypeError, ValueError) as error:
+        raise LotteryError(f"{path}: claim {name} is malformed: {' '.join(str(error).split())}") from error
+    kind, bound = next(iter(claim.rule.items())) if isinstance(claim.rule, dict) and len(claim.rule) == 1 else ("", None)
+    rules = {"above": _is_number(bound), "below": _is_number(bound), "between": _is_window(bound)}
+    good = {
+        "id": isinstance(claim.id, str) and claim.id,
+        "figure": type(claim.figure) is int and 1 <= claim.figure <= 99,
+        "says": isinstance(claim.says, str) and claim.says,
+        "erratum": isinstance(claim.erratum, str),
+        "rule": isinstance(kind, str) and rules.get(kind),
+        "as": isinstance(claim.as_, str) and claim.as_ in ("value", "difference", "relative", "ratio") and (claim.as_ == "value") == (claim.against is None),
+        "unit": isinstance(claim.unit, str) and claim.unit in (*HUNDREDTHS, "x", "plain", *COUNTS),
+        "scale": isinstance(claim.scale, str) and claim.scale in SCALES,
+        "of": _is_place(claim.of) and {"line", "metric"} <= set(claim.of),
+        "against": claim.against is None or _is_place(claim.against),
+        "text": claim.text is None or _is_number(claim.text),
+        "plot": claim.plot is None or _is_number(claim.plot),
     }
-    for key, wrong in faults.items():
-        if wrong:
+    for key, right in good.items():
+        if not right:
             raise LotteryError(f"{path}: claim {name} is malformed: its `{key}` is not one of those explained at the top of the file")
     return claim
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _is_window(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+
+
+def _is_place(where) -> bool:
+    """Whether this says where in a table to look: see `_value_at`."""
+    may_be = {
+        "line": lambda value: isinstance(value, str),
+        "metric": lambda value: isinstance(value, str),
+        "density": lambda value: _is_number(value) or _is_window(value),
+        "iteration": _is_number,
+        "moment": lambda value: value in ("mean", "sd"),
+        "x": _is_number,
+    }
+    return isinstance(where, dict) and all(key in may_be and may_be[key](value) for key, value in where.items())
 
 
 def _value_at(rows: pd.DataFrame, where: dict) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from .errors import LotteryError
 from .specs import Line, Node, shrinking
 
 Plan = dict[str, Line]
@@ -29,6 +30,9 @@ class Wanted(NamedTuple):
 def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Wanted]:
     """The distinct trainings that plans show, by key; what one line shows of a training is added to what others do."""
     shrinking(scale)
+    plans = list(plans)
+    for plan in plans:
+        _check(plan)
     wanted: dict[str, Wanted] = {}
     for plan in plans:
         for line in plan.values():
@@ -36,6 +40,16 @@ def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -
                 needs = frozenset({"test looks"} if line.needs_test_looks else ())
                 wanted[node.key] = Wanted(node, frozenset(line.shows), needs).also(wanted.get(node.key))
     return wanted
+
+
+def _check(plan: Plan) -> None:
+    if not isinstance(plan, dict):
+        raise LotteryError(f"a plan is a dict of lines by their labels, not a {type(plan).__name__}")
+    for label, line in plan.items():
+        if not isinstance(label, str):
+            raise LotteryError(f"the label {label!r} of a plan is a {type(label).__name__}: give a text")
+        if not isinstance(line, Line):
+            raise LotteryError(f"{label!r} is a {type(line).__name__}, not a line: give one such as lenet.iterative() or lenet.one_shot()")
 
 
 def with_ancestors(wanted: dict[str, Wanted], done: Callable[[Wanted], bool] = lambda wish: False) -> dict[str, Wanted]:

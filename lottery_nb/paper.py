@@ -22,6 +22,8 @@ def curves(figure: str, panel: int | None = None) -> pd.DataFrame:
 
     figure: such as "fig04". Metrics have the names of our own tables. Raises LotteryError for a figure without points.
     """
+    if not figure.removeprefix("fig").isdigit():
+        raise LotteryError(f"{figure!r} is no figure: name one such as fig04")
     points = _points()
     points = points[points.figure == int(figure.removeprefix("fig"))]
     if panel is not None:

@@ -107,7 +107,19 @@ def frozen_table(figure: str | None, scale: str) -> pd.DataFrame:
     path = folder / f"{figure}-{scale}.parquet" if folder else None
     if path is None or not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_parquet(path).reindex(columns=COLUMNS)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise _unusable(path, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
+    lacks = [name for name in COLUMNS if name not in table and name not in ("x", "data")]  # which tables of the first days lack
+    if lacks:
+        raise _unusable(path, f"lacks {', '.join(lacks)}")
+    return table.reindex(columns=COLUMNS)
+
+
+def _unusable(path: Path, why: str) -> LotteryError:
+    figure, scale = path.stem.split("-")
+    return LotteryError(f"{path} {why}: restore it, or make it anew with python -m lottery_nb run {figure} --scale {scale}, then store freeze")
 
 
 def frozen_scales(figure: str) -> list[str]:

@@ -538,7 +538,7 @@ SCALES = {
 
 def shrinking(scale: str) -> dict:
     """What a scale shrinks, by network; raises for an unknown scale."""
-    _require(scale in SCALES, f"there is no scale {scale!r}: choose {', '.join(SCALES)}")
+    _require(isinstance(scale, str) and scale in SCALES, f"there is no scale {scale!r}: choose {', '.join(SCALES)}")
     return SCALES[scale]
 
 

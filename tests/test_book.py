@@ -16,26 +16,6 @@ def lines(capsys):
     return capsys.readouterr().err.strip().splitlines()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["run", "fig03", "--scale", "desktop"], "no scale 'desktop': choose smoke, laptop, paper"),
-        (["run", "fig99"], "no notebook of fig99: choose fig01, fig02, fig03, fig04, fig05"),
-        (["run", "fig03", "--trials", "0"], "trials is '0': give a whole number of 1 or more"),
-        (["run", "fig03", "--trials", "three"], "trials is 'three'"),
-        (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
-        (["run", "fig03", "-p", "scale", "smoke"], "given with --scale"),
-        (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
-        (["store", "merge", "nowhere"], "no folder nowhere"),
-    ],
-)
-def test_bad_input_is_one_line_and_a_status(arguments, said, capsys):
-    assert main(arguments) == 2
-    [line] = lines(capsys)
-    assert line.startswith("error: ")
-    assert said in line
-
-
 def test_missing_data_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LOTTERY_DATA", str(tmp_path / "nowhere"))
     assert main(["run", "fig03", "--scale", "laptop"]) == 2

@@ -97,4 +97,4 @@ def test_figure_46_of_the_page_that_tells_how_to_add_one(tmp_path):
     outputs = [output for cell in read(tmp_path / "page.ipynb").cells for output in cell.get("outputs", ())]
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
     claim = yaml.safe_load(next(block for block in blocks if "fig46-small" in block).removeprefix("yaml\n"))
-    assert claims._parse(claim[0], path).figure == 46
+    assert claims.parse(claim[0], path).figure == 46

@@ -1,0 +1,303 @@
+"""What a person may get wrong, and the one line that says so: what was wrong, what is allowed, what to do."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_lottery import tiny
+
+from lottery_nb import LotteryError, book, claims, conv2, data, lenet, models, paper, plans, resnet18, run, training
+from lottery_nb.__main__ import main
+from lottery_nb.store import ROOT, Store
+
+RECIPES = [
+    ({"learning_rate": 0}, "learning_rate is 0: it must be a number above 0"),
+    ({"learning_rate": float("nan")}, "above 0"),
+    ({"prune_fc": 1.0}, "between 0 and 1"),
+    ({"prune_output": 0}, "between 0 and 1"),
+    ({"sizes": (300, 0)}, "positive whole number"),
+    ({"sizes": ()}, "positive whole number"),
+    ({"iterations": 0}, "iterations is 0"),
+    ({"trials": True}, "trials is True"),
+    ({"batch": 2.5}, "batch is 2.5"),
+    ({"optimiser": "adamw"}, "choose adam or sgd"),
+    ({"momentum": 0.9}, "momentum belongs to sgd"),
+    ({"evaluate_every": 60_000}, "evaluate_every is 60000"),
+    ({"one_shot_step": 0}, "one_shot_step"),
+    ({"learning_rate": -0.1}, "above 0"),
+    ({"learning_rate": float("inf")}, "above 0"),
+    ({"prune_fc": -0.2}, "between 0 and 1"),
+    ({"sizes": (300, 2.5)}, "positive whole number"),
+    ({"initialisation": "uniform"}, "choose glorot or gaussian"),
+    ({"initialisation": "gaussian"}, "init_std is 0.0: gaussian needs a deviation above 0"),
+    ({"init_std": 0.1}, "glorot has none to choose"),
+    ({"effort": "none"}, "choose main, control, sweep"),
+    ({"precision": "bf16"}, "Lenet has no such switch"),
+    ({"dropout": 0.5}, "Lenet has no such switch"),
+    ({"dropout": 1.0}, "dropout is 1.0"),
+    ({"pruned": "conv"}, "Lenet has no convolution"),
+    ({"pruned": "bias"}, "choose all, conv, fc"),
+    ({"width": 0}, "width is 0"),
+    ({"scaling": "log"}, "choose unit, raw, standardised"),
+    ({"prune_conv": 1}, "between 0 and 1"),
+    ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
+]
+DEEP_RECIPES = [
+    ({"milestones": (20_000, 30_000)}, "milestones are .* lie before the end, iteration 30,000"),
+    ({"milestones": (25_000, 20_000)}, "whole numbers are needed that rise"),
+    ({"marks": (10_050,)}, "multiples of evaluate_every=100"),
+    ({"warmup": 30_001}, "warmup is 30001: it must be a whole number from 0 to the 30,000 iterations"),
+    ({"warmup": 0.5}, "warmup is 0.5"),
+    ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
+    ({"optimiser": "adam"}, "momentum belongs to sgd"),
+    ({"optimiser": "adam", "momentum": 0.0}, "weight_decay belongs to sgd"),
+    ({"pruned": "all"}, "of resnet18 only the convolutions are pruned; choose conv"),
+    ({"pruned": "fc"}, "choose conv"),
+    ({"scope": "everywhere"}, "scope is 'everywhere': choose layerwise, global"),
+    ({"sizes": (300,)}, r"resnet18 has no fully-connected hidden layer, so it must be \(\)"),
+    ({"dropout": 0.5}, "resnet18 has no layer for it"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), RECIPES)
+def test_recipes(changes, said):
+    with pytest.raises(LotteryError, match=said):
+        lenet.but(**changes)
+
+
+@pytest.mark.parametrize(("changes", "said"), DEEP_RECIPES)
+def test_deep_recipes(changes, said):
+    with pytest.raises(LotteryError, match=said):
+        resnet18.but(**changes)
+
+
+tickets = lenet.iterative()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: tickets.reinitialised(0), "draws is 0: a whole number of 1 or more is needed"),
+        (lambda: tickets.at_rounds(), "rounds"),
+        (lambda: tickets.at_rounds(-1), "rounds"),
+        (lambda: tickets.with_noise(-1), "noise is -1: it must be a number above 0"),
+        (lambda: tickets.with_noise(0), "noise is 0"),
+        (lambda: tickets.with_noise(float("nan")), "noise is nan"),
+        (lambda: lenet.random_sparse(0), "draws is 0"),
+        (lambda: tickets.distribution("colours", "fc1"), "colours"),
+        (lambda: tickets.distribution("growth in the ticket", "fc9"), "fc9"),
+        (lambda: tickets.with_curves("colour"), "colour"),
+        (lambda: tickets.nodes("desktop"), "no scale 'desktop': choose smoke, laptop, paper"),
+        (lambda: tickets.nodes("smoke", 0), "trials is 0: give a whole number of 1 or more"),
+        (lambda: tickets.nodes("smoke", -1), "trials is -1"),
+        (lambda: tickets.nodes("smoke", "three"), "trials is 'three'"),
+        (lambda: tickets.nodes("smoke", 2.0), "trials is 2.0"),
+        (lambda: tickets.nodes("smoke", True), "trials is True"),
+        (lambda: run({"ticket": tickets}, scale="Laptop"), "no scale 'Laptop'"),
+        (lambda: run({"ticket": tickets}, scale=None), "no scale None"),
+        (lambda: run({"ticket": tickets}, scale=["smoke"]), r"no scale \['smoke'\]"),
+        (lambda: run({"ticket": lenet}), "'ticket' is a Recipe, not a line: give one such as lenet.iterative"),
+        (lambda: run([tickets]), "a plan is a dict of lines by their labels, not a list"),
+        (lambda: run({1: tickets}), "the label 1"),
+        (lambda: data.load("imagenet"), "there is no data set 'imagenet': choose mnist"),
+        (lambda: data.load("mnist5k", validation=5000), "validation is 5000: mnist5k has 4,500"),
+        (lambda: data.load("mnist5k", validation=0), "validation is 0"),
+        (lambda: conv2.but(scaling="log"), "scaling is 'log': choose unit, raw, standardised"),
+        (lambda: training.pick_device("gpu"), "device 'gpu' cannot be used here: choose auto, cpu or cuda"),
+        (lambda: models.build(lenet).prepare(data.load("mnist5k", validation=500).train.images[:, :14]), "takes images of 784 values"),
+        (lambda: paper.curves("fig99"), "the paper plots no curves in fig99"),
+        (lambda: paper.curves("figure 4"), "'figure 4' is no figure: name one such as fig04"),
+        (lambda: paper.curves("fig04", 9), "no curves in fig04, panel 9"),
+        (lambda: plans.freeze("fig04", {"ticket": tickets}, "smoke"), "LOTTERY_RESULTS is empty"),
+    ],
+)
+def test_plans_and_calls(make, said):
+    with pytest.raises(LotteryError, match=said) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+GOOD = {
+    "id": "test", "figure": 4, "says": "It does.", "of": {"line": "a", "metric": "m", "density": 0.5}, "against": {"density": 1},
+    "as": "difference", "unit": "pp", "text": 1.0, "plot": 0.9, "rule": {"above": 0.3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rule": {"over": 1}}, "`rule`"),
+        ({"rule": {"between": [1]}}, "`rule`"),
+        ({"rule": {"between": [1, 2, 3]}}, "`rule`"),
+        ({"rule": {"between": [2, 1]}}, "`rule`"),
+        ({"rule": {"above": "much"}}, "`rule`"),
+        ({"rule": {"above": True}}, "`rule`"),
+        ({"rule": {"above": float("nan")}}, "`rule`"),
+        ({"rule": None}, "`rule`"),
+        ({"as": "quotient"}, "`as`"),
+        ({"against": None}, "`as`"),
+        ({"against": ["density"]}, "`against`"),
+        ({"against": {"colour": 1}}, "`against`"),
+        ({"unit": "miles"}, "`unit`"),
+        ({"scale": "desktop"}, "`scale`"),
+        ({"of": {"line": "a"}}, "`of`"),
+        ({"of": {"line": "a", "metric": "m", "colour": 1}}, "`of`"),
+        ({"of": None}, "`of`"),
+        ({"of": {"line": "a", "metric": "m", "density": "half"}}, "`of`"),
+        ({"of": {"line": "a", "metric": "m", "density": [0.1]}}, "`of`"),
+        ({"of": {"line": "a", "metric": "m", "moment": "median"}}, "`of`"),
+        ({"text": "a lot"}, "`text`"),
+        ({"plot": [1]}, "`plot`"),
+        ({"figure": 100}, "`figure`"),
+        ({"figure": "4"}, "`figure`"),
+        ({"says": ""}, "`says`"),
+        ({"id": 4}, "`id`"),
+        ({"why": "extra"}, "unexpected keyword argument 'why'"),
+    ],
+)
+def test_claims(changes, said):
+    with pytest.raises(LotteryError, match=rf"claims.yml.*claim .* is malformed: .*{said}"):
+        claims.parse({**GOOD, **changes}, ROOT / "book" / "claims.yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- id: [", "is not valid YAML"),
+        ("a: 1", "must be a list of claims"),
+        ("", "must be a list of claims"),
+        ("- 1", "claim 1 is malformed"),
+        ("- {id: a}", "claim a is malformed: .*missing"),
+        (yaml.safe_dump([GOOD, GOOD]), "test stands there more than once"),
+        ("- !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_claims_files(text, said, tmp_path):
+    (tmp_path / "claims.yml").write_text(text)
+    with pytest.raises(LotteryError, match=said):
+        claims.load(tmp_path / "claims.yml")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(b"PAR1 but not really"), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "cannot be read"),
+        (lambda path: pd.read_parquet(path).drop(columns="value").to_parquet(path), "lacks value"),
+        (lambda path: path.write_text("line,round,value\n"), "cannot be read"),
+    ],
+)
+def test_committed_tables(spoil, said, tmp_path, monkeypatch):
+    plan = {"ticket": tiny.iterative().at_rounds(0)}
+    run(plan, scale="paper", trials=1)
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    path, _, _ = plans.freeze("fig99", plan, "paper", 1)
+    spoil(path)
+    with pytest.raises(LotteryError, match=f"fig99-paper.parquet .*{said}.*: restore it, or make it anew with") as caught:
+        run(plan, scale="paper", trials=1, figure="fig99")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda source: source[:100], "is no notebook"),
+        (lambda source: "[]", "is no notebook"),
+        (lambda source: source.replace('"parameters"', '"parametres"'), "no cell tagged parameters"),
+        (lambda source: source.replace("one_shot()", "one_shto()"), "its cells tagged imports, plan fail: AttributeError"),
+        (lambda source: source.replace("# Figure", "Figure"), "no title"),
+    ],
+)
+def test_notebooks(change, said, tmp_path):
+    source = book.figures(["fig04"])[0].path
+    broken = tmp_path / source.name
+    broken.write_text(change(source.read_text()))
+    figure = book.Figure(broken)
+    with pytest.raises(LotteryError, match=rf"{source.name}.*{said}"):
+        figure.title, figure.parameters, figure.plan  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "fig03", "--scale", "desktop"], "no scale 'desktop': choose smoke, laptop, paper"),
+        (["run", "fig99"], "no notebook of fig99: choose fig01, fig02, fig03, fig04, fig05"),
+        (["run", ""], "no notebook of"),
+        (["run", "4.5"], "no notebook of 4.5"),
+        (["run", "fig03", "--trials", "0"], "trials is '0': give a whole number of 1 or more"),
+        (["run", "fig03", "--trials", "-1"], "trials is '-1'"),
+        (["run", "fig03", "--trials", "three"], "trials is 'three'"),
+        (["run", "fig03", "--trials", "1.5"], "trials is '1.5'"),
+        (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
+        (["run", "fig03", "-p", "scale", "smoke"], "scale is given with --scale, not with -p"),
+        (["run", "fig03", "-p", "trials", "1"], "trials is given with --trials, not with -p"),
+        (["run", "fig03", "--jobs", "0"], "jobs is '0': give a whole number of 1 or more"),
+        (["run", "fig03", "--jobs", "two"], "jobs is 'two'"),
+        (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
+        (["store", "freeze", "fig04", "--trials", "many"], "trials is 'many'"),
+        (["store", "merge", "nowhere"], "no folder nowhere: name a store to merge"),
+        (["store", "merge", "README.md"], "no folder README.md"),
+    ],
+)
+def test_command_lines(arguments, said, capsys):
+    assert main(arguments) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+# --- whatever stands in a file --------------------------------------------------------------------------------------
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+fuzz = partial(settings, deadline=None, max_examples=int(os.environ.get("LOTTERY_FUZZ", 100)), suppress_health_check=list(HealthCheck), database=None)
+
+
+@fuzz()
+@given(changes=st.dictionaries(st.sampled_from([*GOOD, "scale", "erratum"]), ANYTHING, min_size=1, max_size=3))
+def test_any_claim_is_taken_or_named(changes):
+    try:
+        claim = claims.parse({**GOOD, **changes}, Path("claims.yml"))
+    except LotteryError as error:
+        assert "claims.yml: claim" in str(error)
+        return
+    rows = pd.DataFrame([{"line": "a", "metric": "m", "trial": 0, "density": d, "iteration": 1, "x": np.nan, "value": d} for d in (1.0, 0.5)])
+    value = claim.measure(rows)
+    assert isinstance(claim.show(value), str)
+    assert value is None or claim.side(value) in ("keeps", "below", "above", "nowhere")
+
+
+@fuzz()
+@given(text=st.text() | ANYTHING.map(json.dumps) | st.binary())
+def test_any_record_file_is_read_or_set_aside(text, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("fuzzed"))
+    store.write("one", {"measures": {}}, {})
+    path = store.folder / "one" / "record.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
+    assert store.record("one") is None
+    assert "one" not in store
+    assert store.verify() == (0, 0)
+
+
+@fuzz()
+@given(where=st.integers(0, 10_000), bits=st.integers(1, 255), which=st.sampled_from(["record.json", "arrays.npz"]))
+def test_any_altered_byte_is_noticed(where, bits, which, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("fuzzed"))
+    store.write("one", {"measures": {"a": 1.0}}, {"x": np.arange(9.0)})
+    path = store.folder / "one" / which
+    spoiled = bytearray(path.read_bytes())
+    spoiled[where % len(spoiled)] ^= bits
+    path.write_bytes(spoiled)
+    before = {"measures": {"a": 1.0}}
+    record = store.record("one")
+    assert store.arrays("one") is None or (record["measures"], which) == (before["measures"], "record.json"), "white space only"
