@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="how fast training is here, against a plain PyTorch loop")
     bench.add_argument("--json", action="store_true", help="end in one JSON object")
+    bench.add_argument("--growth", action="store_true", help="how planning and looking up grow with the store, instead")
     bench.set_defaults(do=_bench)
 
     store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
@@ -140,6 +141,9 @@ def _status(options) -> None:
 def _bench(options) -> None:
     from . import bench  # torch, and torch's own data loaders
 
+    if options.growth:
+        print(bench.growth(lambda line: print(line, file=sys.stderr)))
+        return
     measured = bench.measure(lambda line: print(line, file=sys.stderr))
     print(json.dumps(measured) if options.json else bench.report(measured))
 

@@ -115,7 +115,7 @@ def plans_named(names: list[str]) -> dict[str, Plan]:
 
 def check_parameters(figure: Figure, parameters: dict) -> None:
     """Papermill only warns of a parameter that a notebook does not have; we stop."""
-    unknown = sorted(set(parameters) - set(figure.parameters))
+    unknown = sorted(set(parameters) - set(figure.parameters)) if parameters else []
     if unknown:
         raise LotteryError(f"{figure.path.name} has no parameter {', '.join(unknown)}: its parameters are {', '.join(figure.parameters)}")
 

@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -108,25 +109,43 @@ class Workers:
             key, steps = self._moved.popleft()
             if key in by_key:
                 progress(by_key[key], steps)
-        if self._client.status != "running":
-            raise LotteryError(f"lost the Dask scheduler {self._address}: what was finished is stored; start it again, and run the same command")
+        self._check()
         done = []
         for future in [future for future in self._futures if future.status != "pending"]:
             batch, _, _ = self._futures.pop(future)
-            error = future.exception() if future.status == "error" else None if future.status == "finished" else LotteryError("Dask lost it")
-            done.append((batch, error or future.result()))
+            done.append((batch, self._result(future)))
             future.release()
         return done
+
+    def _result(self, future) -> list | Exception:
+        """What came of a batch; it is fetched from the worker only now, and may get lost on the way."""
+        if future.status == "lost":
+            return LotteryError("Dask lost it")
+        try:
+            return future.exception() or future.result()
+        except (OSError, TimeoutError, CancelledError) as error:
+            self._check()
+            return error
+
+    def _check(self) -> None:
+        """Stop where the scheduler is gone."""
+        if self._client.status != "running":
+            raise LotteryError(f"lost the Dask scheduler {self._address}: what was finished is stored; start it again, and run the same command")
 
     def _welcome(self) -> dict[str, dict]:
         """The workers that may train, by address; looked up once a second."""
         if time.monotonic() - self._looked < 1:
             return {address: worker for address, worker in self._known.items() if worker["welcome"]}
         self._looked = time.monotonic()
-        here = self._client.scheduler_info(n_workers=-1)["workers"]
+        try:
+            here = self._client.scheduler_info(n_workers=-1)["workers"]
+            new = [address for address in here if address not in self._known]
+            described = self._client.run(_describe(), workers=new, on_error="return") if new else {}
+        except OSError:
+            self._check()
+            return {}
         self._known = {address: worker for address, worker in self._known.items() if address in here}
-        new = [address for address in here if address not in self._known]
-        for address, worker in self._client.run(_describe(), workers=new, on_error="return").items() if new else ():
+        for address, worker in described.items():
             if isinstance(worker, Exception):
                 continue  # it left again
             same = worker["torch"] == OUR_TORCH

@@ -54,16 +54,20 @@ def _assemble(plan: Plan, scale: str, trials: int | None, store: Store, frozen: 
     held, by_node = _held(frozen), dict(tuple(frozen.groupby("node")))
     parts = []
     for label, line in plan.items():
+        frames, fresh = [], []
         for node in line.nodes(scale, trials):
-            if node.key in skip:
-                continue
-            rows = by_node[node.key] if node.key in held and held[node.key].issuperset(line.shows) else _rows(node, store, line.shows)
+            if node.key in held and held[node.key].issuperset(line.shows) and node.key not in skip:
+                frames.append(by_node[node.key])
+            elif node.key not in skip:
+                fresh += _rows(node, store, line.shows)
+        for rows in [*frames, pd.DataFrame(fresh, columns=COLUMNS[1:])]:
             parts.append(rows[~_beside(rows) | rows.metric.isin(line.shows)].assign(line=label))
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    table = pd.concat([rows for rows in parts if len(rows)], ignore_index=True) if any(map(len, parts)) else pd.DataFrame(columns=COLUMNS)
     return table.drop_duplicates(["line", "node", "metric", "iteration", "x"], ignore_index=True)[list(COLUMNS)]
 
 
-def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
+def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> list[tuple]:
+    """The rows of a stored training, each in the order of `COLUMNS` without the line."""
     record = store.record(node.key)
     record.setdefault("data", node.recipe.data)
     stop, end = record["early_stop"], record["iterations"]
@@ -77,8 +81,9 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> pd.DataFrame:
         elif metric not in TEST_STOP:
             origin = store.arrays(node.unpruned.key)
             rows += [(metric, end, x, value) for x, value in distribution(metric, store.arrays(node.key), origin)]
-    frame = pd.DataFrame(rows, columns=["metric", "iteration", "x", "value"])
-    return frame.assign(node=node.key, **{name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density", *PROVENANCE)})
+    who = tuple(record[name] for name in ("strategy", "control", "trial", "draw", "round", "density"))
+    made = (node.key, *(record[name] for name in PROVENANCE))
+    return [(*who, iteration, metric, x, value, *made) for metric, iteration, x, value in rows]
 
 
 def _moment(measure: str, record: dict, node: Node) -> int:

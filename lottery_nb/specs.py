@@ -316,6 +316,10 @@ class Recipe:
 
     def deciding(self) -> dict:
         """The fields that decide a result and differ from their defaults: what a node's key is made of."""
+        return dict(self._deciding)
+
+    @cached_property
+    def _deciding(self) -> dict:
         own = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("asks")}
         defaults = {f.name: f.default for f in fields(self)}
         return {name: value for name, value in own.items() if value != defaults[name]}
@@ -365,7 +369,7 @@ class Node:
     def key(self) -> str:
         """A readable prefix and a hash of all that decides the result, and of nothing else."""
         spec = {
-            "version": RESULTS_VERSION, "recipe": self.recipe.deciding(), "strategy": self.strategy,
+            "version": RESULTS_VERSION, "recipe": self.recipe._deciding, "strategy": self.strategy,
             "control": self.control, "trial": self.trial, "round": self.round, "draw": self.draw,
         } | ({"noise": self.noise} if self.noise else {})  # fmt: skip
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]

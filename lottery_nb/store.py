@@ -43,7 +43,7 @@ class Store:
         try:
             text = (self.folder / key / "record.json").read_text()
             record = json.loads(text)
-            whole = record.pop("sha256", None) == _digest(_canonical(record)) and record["key"] == key
+            whole = record.pop("sha256", None) == digest(canonical(record)) and record["key"] == key
         except FileNotFoundError:
             if (self.folder / key).is_dir():
                 self.set_aside(key, "has no record.json")
@@ -64,7 +64,7 @@ class Store:
             return None
         try:
             data = (self.folder / key / "arrays.npz").read_bytes()
-            if _digest(data) != record["arrays_sha256"]:
+            if digest(data) != record["arrays_sha256"]:
                 raise ValueError("checksum")
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
@@ -78,8 +78,8 @@ class Store:
         """Keep a training, all of it or nothing; one that is there under the key is replaced."""
         packed = io.BytesIO()
         np.savez(packed, **arrays)
-        record = {"key": key, **record, "arrays_sha256": _digest(packed.getvalue())}
-        record["sha256"] = _digest(_canonical(record))
+        record = {"key": key, **record, "arrays_sha256": digest(packed.getvalue())}
+        record["sha256"] = digest(canonical(record))
         draft = self.folder / f".draft-{uuid.uuid4().hex}"
         try:
             draft.mkdir(parents=True)
@@ -157,9 +157,11 @@ def _write_through(path: Path, data: bytes) -> None:
         os.fsync(handle.fileno())
 
 
-def _canonical(record: dict) -> bytes:
+def canonical(record: dict) -> bytes:
+    """What the checksum of a record is of."""
     return json.dumps(record, sort_keys=True).encode()
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """The checksum of records and arrays."""
     return hashlib.sha256(data).hexdigest()
