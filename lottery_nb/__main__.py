@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from . import book, graph, plans, running
+from . import book, plans, running
 from .errors import FailedTrainings, LotteryError
 from .specs import SCALES, STUDIES, shrinking
 from .store import ROOT, Store
@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="how fast training is here, against a plain PyTorch loop")
     bench.add_argument("--json", action="store_true", help="end in one JSON object")
-    bench.add_argument("--growth", action="store_true", help="how planning and looking up grow with the store, instead")
+    instead = bench.add_mutually_exclusive_group()
+    instead.add_argument("--growth", action="store_true", help="instead: how planning and looking up grow with the store")
+    instead.add_argument("--cluster", action="store_true", help="instead: the hours of the paper's scale on 1 to 512 workers like this machine's cores")
     bench.set_defaults(do=_bench)
 
     store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
@@ -82,7 +84,6 @@ def _whole(text: str | None, name: str) -> int | None:
 def _run(options) -> None:
     """One bar for all figures: their plans are joined, what is missing is trained, then papermill draws each."""
     shrinking(options.scale)
-    named = book.plans_named(options.figures)
     figures = [name for name in options.figures if name not in STUDIES]
     chosen = book.figures(figures) if figures else []
     parameters = {name: _literal(value) for name, value in options.parameter}
@@ -92,7 +93,7 @@ def _run(options) -> None:
     parameters |= {"scale": options.scale, "trials": _whole(options.trials, "trials")}
     for figure in chosen:
         book.check_parameters(figure, parameters)
-    store, wanted = Store(), graph.wanted_nodes(named.values(), options.scale, parameters["trials"])
+    store, wanted = Store(), book.wanted_by(options.figures, options.scale, parameters["trials"])
     jobs = _whole(options.jobs, "jobs")
     with _hands(options, jobs, {wish.node.recipe.data for wish in wanted.values()}) as hands:
         running.train_missing(wanted, store, hands)
@@ -143,6 +144,10 @@ def _bench(options) -> None:
 
     if options.growth:
         print(bench.growth(lambda line: print(line, file=sys.stderr)))
+        return
+    if options.cluster:
+        simulated = bench.cluster(lambda line: print(line, file=sys.stderr))
+        print(json.dumps(simulated) if options.json else book.workers_table(simulated))
         return
     measured = bench.measure(lambda line: print(line, file=sys.stderr))
     print(json.dumps(measured) if options.json else bench.report(measured))

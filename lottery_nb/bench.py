@@ -19,9 +19,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from . import book, data, graph, models, plans, tickets, training, work
+from . import book, data, graph, models, plans, simulation, tickets, training, work
 from .data import Data, Split
-from .specs import Node, Recipe, conv2, lenet, resnet18
+from .specs import NETWORKS, Node, Recipe, conv2, conv4, conv6, lenet, resnet18, vgg19
 from .store import canonical, digest
 
 TRIALS = 5  # the paper's
@@ -305,6 +305,37 @@ def growth(say: Callable[[str], None] = lambda line: None, sizes: tuple[int, ...
                 took.append(time.perf_counter() - began)
             lines.append(f"a store of {size:>7,} trainings: status {took[0]:.1f} s, Figure 4's table {took[1]:.1f} s")
     return "\n".join(lines)
+
+
+def cluster(say: Callable[[str], None] = lambda line: None) -> dict:
+    """What workers of one thread of this machine would take for the paper's own scale: {"machine": {...}, "iteration": {network:
+    seconds, validation included, every weight there}, "hours": {networks: as `simulation.hours`}}. Takes about five minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        say("an iteration of lenet")
+        iteration = {"lenet": _ours(_as_large_as_mnist()) / lenet.evaluate_every}
+        few = _as_large_as_a_fifth_of_cifar()
+        for recipe in (conv2, conv4, conv6, resnet18, vgg19):
+            say(f"an iteration of {recipe.network}")
+            iteration[recipe.network] = median(_ours_conv(few, recipe) for _ in range(ROUNDS)) / FIFTH
+        device = work.device_name("cpu")
+    finally:
+        torch.set_num_threads(threads)
+    say("the clock of the whole graph")
+    pending = graph.with_ancestors(graph.wanted_nodes((figure.plan for figure in book.figures()), "paper"))
+    groups = {
+        "Lenet": ("lenet",), "Conv-2, Conv-4, Conv-6": ("conv2", "conv4", "conv6"), "Resnet-18": ("resnet18",), "VGG-19": ("vgg19",),
+        "the whole book": NETWORKS,
+    }  # fmt: skip
+    return {
+        "machine": {"device": device, "python": platform.python_version(), "torch": torch.__version__},
+        "iteration": {network: round(seconds, 5) for network, seconds in iteration.items()},
+        "hours": {
+            name: simulation.hours({key: wish for key, wish in pending.items() if wish.node.recipe.network in networks}, iteration)
+            for name, networks in groups.items()
+        },
+    }
 
 
 def _make_up(folder: Path, node: Node) -> None:

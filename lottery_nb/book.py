@@ -1,6 +1,7 @@
 """The notebooks: found by their names, asked for their plans, executed by papermill, compiled by Jupyter Book."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from .graph import Plan
 from .specs import SCALES, STUDIES
 from .store import ROOT, Store
 
+SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 
 
@@ -87,6 +89,11 @@ class Figure:
         """The plan as its own cells write it, without a kernel; {} for a figure that trains nothing."""
         return self.values("imports", "plan").get("plan", {})
 
+    @property
+    def slides(self) -> bool:
+        """Whether it shows, beside its plan, the rounds of the study of that name."""
+        return any("rounds_of_lenet(" in cell.source for cell in self.notebook.cells)
+
     @cached_property
     def committed_scale(self) -> str | None:
         """The best scale whose table is committed; a figure that trains nothing is as good as the paper's."""
@@ -111,6 +118,16 @@ def plans_named(names: list[str]) -> dict[str, Plan]:
     others = [name for name in names if name not in STUDIES]
     found = {figure.name: figure.plan for figure in figures(others)} if others else {}
     return {name: plan for name, plan in (found | {name: STUDIES[name] for name in chosen}).items() if plan}
+
+
+def wanted_by(names: list[str], scale: str, trials: int | None) -> dict[str, graph.Wanted]:
+    """The distinct trainings that the notebooks of figures ask for, or studies, by key; raises for a name that is neither."""
+    wanted = graph.wanted_nodes(plans_named(names).values(), scale, trials)
+    others = [name for name in names if name not in STUDIES]
+    if others and any(figure.slides for figure in figures(others)):
+        for key, wish in graph.wanted_nodes([STUDIES["rounds"]], scale, 1).items():
+            wanted[key] = wish.also(wanted.get(key))
+    return wanted
 
 
 def check_parameters(figure: Figure, parameters: dict) -> None:
@@ -192,6 +209,7 @@ def build() -> Path:
     (PAGES / "sharing.md").write_text(sharing_table())
     (PAGES / "inputs.md").write_text(inputs_table())
     (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
+    _workers()
     (PAGES / "disagreements.md").write_text(disagreements(sheets))
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
     if done.returncode:
@@ -326,6 +344,37 @@ def _hypothesis() -> None:
         picture = plots.network(weights)
         picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
         plt.close(picture)
+
+
+def _workers() -> None:
+    """The cluster page's picture and tables: what `bench --cluster --json` printed, on a machine that it names."""
+    from . import plots
+
+    simulated = json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
+    (PAGES / "workers.md").write_text(workers_table(simulated))
+    plots.workers(simulated["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
+
+
+def workers_table(simulated: dict) -> str:
+    """How long the paper's scale takes on so many workers, and of what that is made, as two Markdown tables.
+
+    simulated: as `bench.cluster` returns it.
+    """
+    rows = [f"| networks | trainings |{''.join(f' {count:,} |' for count in SHOWN)} longest chain |", f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}"]
+    for name, hours in simulated["hours"].items():
+        times = [_duration(hours["on"][str(count)]) for count in SHOWN]
+        rows.append(f"| {name} | {hours['trainings']:,} | {' | '.join(times)} | {_duration(hours['chain'])} |")
+    machine, iteration = simulated["machine"], simulated["iteration"]
+    rows += ["", f"Measured on: {', '.join(machine.values())}. An iteration in milliseconds, its share of validation included:", ""]
+    rows += [f"| {' | '.join(iteration)} |", f"|{' ---: |' * len(iteration)}", f"| {' | '.join(f'{1000 * seconds:.3g}' for seconds in iteration.values())} |"]
+    return "\n".join([*rows, ""])
+
+
+def _duration(hours: float) -> str:
+    for unit, size in (("years", 24 * 365), ("days", 24), ("hours", 1)):
+        if hours >= 2 * size:
+            return f"{hours / size:,.1f} {unit}"
+    return f"{60 * hours:,.0f} minutes"
 
 
 def judged() -> dict[Figure, pd.DataFrame]:

@@ -289,6 +289,26 @@ def network(weights: list[np.ndarray]) -> Figure:
     return figure
 
 
+def workers(hours: dict[str, dict]) -> Figure:
+    """How long the paper's scale takes over the number of workers; hours: of each line, as `simulation.hours` returns them."""
+    figure, [ax] = panels(1, 1, height=3.4)
+    figure.set_size_inches(6, 3.4)
+    for i, (name, simulated) in enumerate(hours.items()):
+        counts = [int(count) for count in simulated["on"]]
+        ax.plot(counts, list(simulated["on"].values()), label=name, **_look(i, len(hours)))
+        ax.plot(counts, [simulated["work"] / count for count in counts], **BEHIND | {"color": COLOURS[i]})
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    spans = {"1 hour": 1, "1 day": 24, "1 month": 730, "1 year": 8760, "10 years": 87600}
+    ax.set_yticks(list(spans.values()), list(spans))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("Workers")
+    ax.set_title("Time to train the paper's scale (dotted: work shared evenly)")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in place of the axes `at`."""
     named = _named(axes)

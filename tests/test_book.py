@@ -7,8 +7,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lottery_nb import LotteryError, book
+from lottery_nb import LotteryError, book, graph
 from lottery_nb.__main__ import main
+from lottery_nb.specs import STUDIES
 from lottery_nb.store import ROOT, Store
 
 
@@ -61,6 +62,13 @@ def test_figures_share_their_trainings(monkeypatch):
     one_shot = 2 * 5 * 13
     curves = 5 * 19 + 2 * 5  # Figure 11 stands on all rounds up to the 18th
     assert book.sharing("laptop") == (ladder + reinits + one_shot + curves, ladder + reinits + one_shot)
+
+
+def test_what_a_slider_shows_is_trained_with_the_rest():
+    assert [figure.name for figure in book.figures() if figure.slides] == ["fig03", "fig04", "fig15", "fig21"]
+    rounds = graph.wanted_nodes([STUDIES["rounds"]], "smoke", 1)
+    assert set(rounds) <= set(book.wanted_by(["fig15"], "smoke", 1))
+    assert not set(rounds) <= set(book.wanted_by(["fig16"], "smoke", 1))
 
 
 def test_the_playground_says_how_to_run_it_live():

@@ -1,12 +1,16 @@
 """What is trained when, what happens when it fails, and who does it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from test_lottery import tiny
 
 from lottery_nb import graph, lenet, plans, resnet18, training
 from lottery_nb.__main__ import main
 from lottery_nb.errors import FailedTrainings, LotteryError
-from lottery_nb.store import Store
+from lottery_nb.store import ROOT, Store
 
 PLAN = {"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2), "one-shot": tiny.one_shot()}
 
@@ -120,3 +124,48 @@ def test_the_command_line_tells_a_failure_from_bad_input(failing, monkeypatch, c
     monkeypatch.setattr(training, "train", fail)
     assert main(["run", "fig03", "--trials", "1"]) == 1
     assert "trainings failed twice" in capsys.readouterr().err
+
+
+RUN = """import os
+from lottery_nb import running
+from lottery_nb.errors import LotteryError
+from lottery_nb.store import Store
+from test_running import ON_DISK
+
+try:
+    running.train_missing(ON_DISK, Store())
+except LotteryError as error:
+    print("error:", error)
+print(len(list(Store())), "stored,", *Store().verify())
+"""
+ON_DISK = graph.wanted_nodes([{"ticket": tiny.but(sizes=(60, 20), trials=4).iterative()}], "paper")
+DISK = """
+mount -t tmpfs -o size=1m tmpfs "$LOTTERY_STORE" || exit 77
+"$0" -c "$1"
+mount -o remount,size=100m tmpfs "$LOTTERY_STORE"
+find "$LOTTERY_STORE" -name record.json -exec stat -c %Y%i {} + | sort > "$LOTTERY_STORE/.before"
+"$0" -c "$1"
+find "$LOTTERY_STORE" -name record.json -exec stat -c %Y%i {} + | sort | comm -23 "$LOTTERY_STORE/.before" - | wc -l
+rm -r "$LOTTERY_STORE"/*r02*
+mount -o remount,ro tmpfs "$LOTTERY_STORE"
+"$0" -c "$1"
+"""
+
+
+def test_a_full_disk_and_one_that_cannot_be_written(tmp_path):
+    """A real file system of a megabyte, then a larger, then one mounted to be read only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    environment = {**os.environ, "LOTTERY_STORE": str(disk), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", DISK, sys.executable, RUN], env=environment, capture_output=True, text=True)
+    if done.returncode in (1, 77) and "Operation not permitted" in done.stderr:
+        pytest.skip("this user may mount nothing")
+    full, some, whole, trained_again, read_only, fewer = done.stdout.splitlines()
+    assert "the disk is full. Finished trainings are safe" in full
+    stored = int(some.split()[0])
+    assert 0 < stored < len(ON_DISK)
+    assert some == f"{stored} stored, {stored} 0"
+    assert whole == f"{len(ON_DISK)} stored, {len(ON_DISK)} 0"
+    assert trained_again == "0"
+    assert "it is read-only. Finished trainings are safe" in read_only
+    assert 0 < int(fewer.split()[0]) < len(ON_DISK)
