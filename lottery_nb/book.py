@@ -360,21 +360,22 @@ def workers_table(simulated: dict) -> str:
 
     simulated: as `bench.cluster` returns it.
     """
-    rows = [f"| networks | trainings |{''.join(f' {count:,} |' for count in SHOWN)} longest chain |", f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}"]
+    rows = [f"| networks | trainings |{''.join(f' on {count:,} |' for count in SHOWN)} longest chain |", f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}"]
     for name, hours in simulated["hours"].items():
         times = [_duration(hours["on"][str(count)]) for count in SHOWN]
         rows.append(f"| {name} | {hours['trainings']:,} | {' | '.join(times)} | {_duration(hours['chain'])} |")
     machine, iteration = simulated["machine"], simulated["iteration"]
-    rows += ["", f"Measured on: {', '.join(machine.values())}. An iteration in milliseconds, its share of validation included:", ""]
-    rows += [f"| {' | '.join(iteration)} |", f"|{' ---: |' * len(iteration)}", f"| {' | '.join(f'{1000 * seconds:.3g}' for seconds in iteration.values())} |"]
+    on = f"{machine['device']}, Python {machine['python']}, torch {machine['torch']}"
+    rows += ["", f"Milliseconds of an iteration, its share of validation included, measured on one worker ({on}):", "", "| network | ms |", "| --- | ---: |"]
+    rows += [f"| {network} | {1000 * seconds:,.{2 * (seconds < 0.01)}f} |" for network, seconds in iteration.items()]
     return "\n".join([*rows, ""])
 
 
 def _duration(hours: float) -> str:
     for unit, size in (("years", 24 * 365), ("days", 24), ("hours", 1)):
         if hours >= 2 * size:
-            return f"{hours / size:,.1f} {unit}"
-    return f"{60 * hours:,.0f} minutes"
+            return f"{hours / size:,.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{60 * hours:,.0f}\N{NO-BREAK SPACE}minutes"
 
 
 def judged() -> dict[Figure, pd.DataFrame]:

@@ -295,7 +295,7 @@ def workers(hours: dict[str, dict]) -> Figure:
     figure.set_size_inches(6, 3.4)
     for i, (name, simulated) in enumerate(hours.items()):
         counts = [int(count) for count in simulated["on"]]
-        ax.plot(counts, list(simulated["on"].values()), label=name, **_look(i, len(hours)))
+        ax.plot(counts, list(simulated["on"].values()), label=name, **_look(i, len(hours), False, False))
         ax.plot(counts, [simulated["work"] / count for count in counts], **BEHIND | {"color": COLOURS[i]})
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
