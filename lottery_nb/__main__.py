@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train what figures need and execute their notebooks")
-    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(STUDIES)}: trainings of the method page")
+    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(STUDIES)}: trainings beside the figures")
     run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
     run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")

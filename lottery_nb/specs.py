@@ -561,7 +561,8 @@ resnet18 = Recipe(network="resnet18", iterations=30_000, batch=128, milestones=(
 vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240, 84_360), marks=(30_000, 60_000), rounds=33, **_deep)
 
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
-# "rounds": every round of Lenet with its learning curves, for sliders.
+# "rounds": every round of Lenet with its learning curves, for sliders; "splits": other validation sets, and "length": all 50,000
+# iterations (at paper scale), for the page on where we differ.
 STUDIES = {
     "inputs": {
         f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
@@ -572,4 +573,6 @@ STUDIES = {
         "winning ticket": lenet.iterative().with_curves().distribution("map of connections", "fc1"),
         "random reinit": lenet.iterative().reinitialised().with_curves(),
     },
+    "splits": {f"split {seed}": lenet.but(split_seed=seed).iterative().at_rounds(0, 3, 7) for seed in range(6)},
+    "length": {"winning ticket": lenet.iterative().at_rounds(0, 3, 7)},
 }
