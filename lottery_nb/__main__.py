@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from . import book, plans, running
+from . import book, pages, plans, running
 from .errors import FailedTrainings, LotteryError
 from .specs import SCALES, STUDIES, shrinking
 from .store import ROOT, Store
@@ -147,7 +147,7 @@ def _bench(options) -> None:
         return
     if options.cluster:
         simulated = bench.cluster(lambda line: print(line, file=sys.stderr))
-        print(json.dumps(simulated) if options.json else book.workers_table(simulated))
+        print(json.dumps(simulated) if options.json else pages.workers_table(simulated))
         return
     measured = bench.measure(lambda line: print(line, file=sys.stderr))
     print(json.dumps(measured) if options.json else bench.report(measured))

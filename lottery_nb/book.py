@@ -18,13 +18,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from . import claims, graph, paper, plans
+from . import claims, distances, graph, pages, plans
 from .errors import LotteryError
 from .graph import Plan
 from .specs import SCALES, STUDIES
 from .store import ROOT, Store
 
-SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 
 
@@ -192,6 +191,8 @@ def build() -> Path:
     A page made of the same notebook, code and tables as before is kept. Nothing is trained but at smoke scale. Returns the
     first page's path; raises if a notebook fails or Sphinx warns.
     """
+    from . import plots
+
     PAGES.mkdir(parents=True, exist_ok=True)
     with environment(OMP_NUM_THREADS="1"), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:  # a kernel a core
         try:
@@ -200,17 +201,26 @@ def build() -> Path:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
     execute(Figure(ROOT / "notebooks" / "playground.ipynb"), {}, PAGES / "playground.ipynb")
-    _append(PAGES / "playground.ipynb", launch(os.environ.get("GITHUB_REPOSITORY")))
+    _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
     _first_picture()
     _hypothesis()
     sheets = judged()
-    (PAGES / "gallery.md").write_text(gallery(sheets))
-    (PAGES / "totals.md").write_text(totals(sheets))
-    (PAGES / "sharing.md").write_text(sharing_table())
-    (PAGES / "inputs.md").write_text(inputs_table())
-    (PAGES / "scoreboard.md").write_text(scoreboard(sheets))
-    _workers()
-    (PAGES / "disagreements.md").write_text(disagreements(sheets))
+    simulated = json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
+    plots.workers(simulated["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
+    included = {
+        "gallery": pages.gallery(sheets, PAGES),
+        "totals": pages.totals(sheets),
+        "scoreboard": pages.scoreboard(sheets),
+        "disagreements": pages.disagreements(sheets),
+        "differences": pages.differences(compared()),
+        "splits": pages.splits_table(),
+        "length": pages.length_table(),
+        "inputs": pages.inputs_table(),
+        "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
+        "workers": pages.workers_table(simulated),
+    }
+    for name, markdown in included.items():
+        (PAGES / f"{name}.md").write_text(markdown)
     done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), "-W", "-n", "--keep-going", "-q"], cwd=ROOT)
     if done.returncode:
         raise LotteryError("the book has warnings, listed above; the pages of the last good build may be mixed with new ones")
@@ -283,29 +293,6 @@ def _append(page: Path, markdown: str) -> None:
     nbformat.write(notebook, page)
 
 
-def launch(repository: str | None) -> str:
-    """How to run the playground live, as Markdown. repository: "owner/name" on GitHub, where the book is built from one."""
-    here = "## Run it live\n\nOn your own machine: `make lab`, then `playground.ipynb`."
-    if not repository:
-        return here
-    binder = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/playground.ipynb"
-    colab = f"https://colab.research.google.com/github/{repository}/blob/HEAD/binder/colab.ipynb"
-    return f"{here} In the browser: [Binder]({binder}), which takes minutes to start, or [Colab]({colab}), which asks for `https://github.com/{repository}`."
-
-
-def gallery(sheets: dict[Figure, pd.DataFrame]) -> str:
-    """A card for every figure, picture and verdicts, as MyST."""
-    cards = []
-    for figure, sheet in sheets.items():
-        counts = sheet.verdict.value_counts()
-        said = " ".join(f"{mark} {counts[verdict]}" for verdict, mark in claims.VERDICTS.items() if verdict in counts)
-        options = [f":link: {figure.name}", ":link-type: ref"]
-        if (PAGES / f"{figure.name}-small.png").exists():
-            options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
-        cards.append("\n".join([f":::{{grid-item-card}} {figure.title}", *options, "", f"{figure.committed_scale or 'rehearsal'} · {said}", ":::"]))
-    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
-
-
 def _first_picture() -> None:
     """The intro's picture: Figure 4's iterative lines, two panels."""
     from . import plots
@@ -346,38 +333,6 @@ def _hypothesis() -> None:
         plt.close(picture)
 
 
-def _workers() -> None:
-    """The cluster page's picture and tables: what `bench --cluster --json` printed, on a machine that it names."""
-    from . import plots
-
-    simulated = json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
-    (PAGES / "workers.md").write_text(workers_table(simulated))
-    plots.workers(simulated["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
-
-
-def workers_table(simulated: dict) -> str:
-    """How long the paper's scale takes on so many workers, and of what that is made, as two Markdown tables.
-
-    simulated: as `bench.cluster` returns it.
-    """
-    rows = [f"| networks | trainings |{''.join(f' on {count:,} |' for count in SHOWN)} longest chain |", f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}"]
-    for name, hours in simulated["hours"].items():
-        times = [_duration(hours["on"][str(count)]) for count in SHOWN]
-        rows.append(f"| {name} | {hours['trainings']:,} | {' | '.join(times)} | {_duration(hours['chain'])} |")
-    machine, iteration = simulated["machine"], simulated["iteration"]
-    on = f"{machine['device']}, Python {machine['python']}, torch {machine['torch']}"
-    rows += ["", f"Milliseconds of an iteration, its share of validation included, measured on one worker ({on}):", "", "| network | ms |", "| --- | ---: |"]
-    rows += [f"| {network} | {1000 * seconds:,.{2 * (seconds < 0.01)}f} |" for network, seconds in iteration.items()]
-    return "\n".join([*rows, ""])
-
-
-def _duration(hours: float) -> str:
-    for unit, size in (("years", 24 * 365), ("days", 24), ("hours", 1)):
-        if hours >= 2 * size:
-            return f"{hours / size:,.1f}\N{NO-BREAK SPACE}{unit}"
-    return f"{60 * hours:,.0f}\N{NO-BREAK SPACE}minutes"
-
-
 def judged() -> dict[Figure, pd.DataFrame]:
     """Every figure's claims, judged by its best committed table."""
     all_judged = {}
@@ -388,66 +343,17 @@ def judged() -> dict[Figure, pd.DataFrame]:
     return all_judged
 
 
-def totals(sheets: dict[Figure, pd.DataFrame]) -> str:
-    """How many claims have which verdict, as a Markdown table."""
-    counts = pd.concat(sheets.values()).verdict.value_counts()
-    rows = [f"| {mark} {verdict} | {counts.get(verdict, 0)} |" for verdict, mark in claims.VERDICTS.items()]
-    return "\n".join(["| verdict | claims |", "| --- | ---: |", *rows, ""])
-
-
-def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
-    """All claims and their verdicts, figure by figure, as Markdown."""
-    lines = [totals(sheets)]
-    for figure, sheet in sheets.items():
-        scale = figure.committed_scale
-        said = f"At {scale} scale." if scale else f"No results are committed yet: `python -m lottery_nb run {figure.name} --scale laptop` makes them."
-        lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
-        lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
-    return "\n".join(lines)
-
-
-def disagreements(sheets: dict[Figure, pd.DataFrame]) -> str:
-    """The claims for which the paper's text and its plot give different numbers, and which of them ours are nearer to, as Markdown."""
-    rows: dict[tuple, str] = {}
-    for figure, sheet in sheets.items():
-        for row in sheet.itertuples():
-            if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
-                claim, tested = row.claim, row.verdict != "not tested at this scale"
-                nearer = "the plot" if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text) else "the text" if tested else "–"
-                ours = claim.show(row.ours) if tested else "–"
-                rows[figure, claim.text, claim.plot] = (
-                    f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | {claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
-                )
-    head = ["| figure | claim | text | plot | ours | ours is nearer to |", "| --- | --- | ---: | ---: | ---: | --- |"]
-    return "\n".join([*head, *rows.values(), ""]).replace(" %", "\N{NO-BREAK SPACE}%").replace(" pp", "\N{NO-BREAK SPACE}pp")
+def compared() -> dict[Figure, pd.DataFrame]:
+    """`distances.points` of every figure that is committed at more than smoke scale and has any."""
+    real = [(figure, figure.committed_scale) for figure in figures() if figure.plan and figure.committed_scale not in (None, "smoke")]
+    points = {figure: distances.points(figure.name, figure.plan, plans.frozen_table(figure.name, scale), scale) for figure, scale in real}
+    return {figure: rows for figure, rows in points.items() if len(rows)}
 
 
 def sharing(scale: str) -> tuple[int, int]:
     """How many trainings the figures ask for at a scale, each with all that it stands on, and how many of them are distinct."""
     needed = [graph.with_ancestors(graph.wanted_nodes([figure.plan], scale)) for figure in figures()]
     return sum(map(len, needed)), len(set().union(*needed))
-
-
-def sharing_table() -> str:
-    """`sharing` at every scale, as a Markdown table."""
-    rows = [f"| `{scale}` | {asked:,} | {distinct:,} |" for scale in SCALES for asked, distinct in [sharing(scale)]]
-    return "\n".join(["| scale | trainings that the figures ask for | distinct |", "| --- | ---: | ---: |", *rows, ""])
-
-
-def inputs_table() -> str:
-    """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
-    table = plans.frozen_table("inputs", "laptop")
-    columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
-    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
-    for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
-        points = paper.curves(figure)
-        points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
-        rows[line] = {metric: points.get(metric) for metric in columns}
-    said = ["| learning rate, pixels | early stop | validation accuracy | test accuracy | training accuracy |", "| --- | ---: | ---: | ---: | ---: |"]
-    for line, values in sorted(rows.items(), key=lambda row: row[0].split(", ")[0]):
-        cells = ["–" if pd.isna(value) else f"{value:,.0f}" if value > 1 else f"{100 * value:.1f} %" for value in values.values()]
-        said.append(f"| {line} | {' | '.join(cells)} |")
-    return "\n".join([*said, ""])
 
 
 def status() -> list[dict]:

@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lottery_nb import LotteryError, book, graph
+from lottery_nb import LotteryError, book, graph, pages
 from lottery_nb.__main__ import main
 from lottery_nb.specs import STUDIES
 from lottery_nb.store import ROOT, Store
@@ -72,8 +72,8 @@ def test_what_a_slider_shows_is_trained_with_the_rest():
 
 
 def test_the_playground_says_how_to_run_it_live():
-    assert "http" not in book.launch(None)
-    live = book.launch("someone/fork")
+    assert "http" not in pages.launch(None)
+    live = pages.launch("someone/fork")
     for path in ("notebooks/playground.ipynb", "binder/colab.ipynb"):
         assert path in live
         assert (ROOT / path).exists()

@@ -1,0 +1,175 @@
+"""What the prose pages include, as Markdown: lists and tables made of judged claims, committed tables and measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from . import claims, distances, paper, plans
+
+if TYPE_CHECKING:
+    from .book import Figure
+
+QUANTITIES = {
+    "early_stop_iteration": "early stop", "early_stop_iteration_test": "early stop by test loss", "val_loss": "validation loss",
+    "test_accuracy": "test accuracy", "test_accuracy_at_early_stop": "test accuracy", "test_accuracy_at_early_stop_test": "test accuracy",
+    "train_accuracy_at_early_stop": "training accuracy", "val_accuracy_at_early_stop": "validation accuracy",
+}  # fmt: skip
+PAPERS_TICKET = {"val_accuracy_at_early_stop": ("fig29", "0.2")}  # where the paper draws Lenet's usual tickets; all else in Figure 4
+SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
+
+
+def launch(repository: str | None) -> str:
+    """How to run the playground live, as Markdown. repository: "owner/name" on GitHub, where the book is built from one."""
+    here = "## Run it live\n\nOn your own machine: `make lab`, then `playground.ipynb`."
+    if not repository:
+        return here
+    binder = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/playground.ipynb"
+    colab = f"https://colab.research.google.com/github/{repository}/blob/HEAD/binder/colab.ipynb"
+    return f"{here} In the browser: [Binder]({binder}), which takes minutes to start, or [Colab]({colab}), which asks for `https://github.com/{repository}`."
+
+
+def gallery(sheets: dict[Figure, pd.DataFrame], pictures: Path) -> str:
+    """A card for every figure, picture and verdicts, as MyST; pictures: the folder where they are, if they are."""
+    cards = []
+    for figure, sheet in sheets.items():
+        counts = sheet.verdict.value_counts()
+        said = " ".join(f"{mark} {counts[verdict]}" for verdict, mark in claims.VERDICTS.items() if verdict in counts)
+        options = [f":link: {figure.name}", ":link-type: ref"]
+        if (pictures / f"{figure.name}-small.png").exists():
+            options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
+        cards.append("\n".join([f":::{{grid-item-card}} {figure.title}", *options, "", f"{figure.committed_scale or 'rehearsal'} · {said}", ":::"]))
+    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+
+
+def totals(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """How many claims have which verdict, as a Markdown table."""
+    counts = pd.concat(sheets.values()).verdict.value_counts()
+    rows = [f"| {mark} {verdict} | {counts.get(verdict, 0)} |" for verdict, mark in claims.VERDICTS.items()]
+    return "\n".join(["| verdict | claims |", "| --- | ---: |", *rows, ""])
+
+
+def scoreboard(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """All claims and their verdicts, figure by figure, as Markdown."""
+    lines = [totals(sheets)]
+    for figure, sheet in sheets.items():
+        scale = figure.committed_scale
+        said = f"At {scale} scale." if scale else f"No results are committed yet: `python -m lottery_nb run {figure.name} --scale laptop` makes them."
+        lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
+        lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
+    return "\n".join(lines)
+
+
+def disagreements(sheets: dict[Figure, pd.DataFrame]) -> str:
+    """The claims for which the paper's text and its plot give different numbers, and which of them ours are nearer to, as Markdown."""
+    rows: dict[tuple, str] = {}
+    for figure, sheet in sheets.items():
+        for row in sheet.itertuples():
+            if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
+                claim, tested = row.claim, row.verdict != "not tested at this scale"
+                nearer = "the plot" if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text) else "the text" if tested else "–"
+                ours = claim.show(row.ours) if tested else "–"
+                rows[figure, claim.text, claim.plot] = (
+                    f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | {claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
+                )
+    head = ["| figure | claim | text | plot | ours | ours is nearer to |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    return "\n".join([*head, *rows.values(), ""]).replace(" %", "\N{NO-BREAK SPACE}%").replace(" pp", "\N{NO-BREAK SPACE}pp")
+
+
+def differences(compared: dict[Figure, pd.DataFrame]) -> str:
+    """How far figures' curves lie from the paper's, worst first, as a Markdown table; compared: `distances.points` of each."""
+    rows = []
+    for figure, points in compared.items():
+        for metric, row in distances.summary(points).iterrows():
+            cells = [
+                f"{{ref}}`{figure.number} <{figure.name}>`", QUANTITIES[metric], f"{row.points:,.0f}", f"{row.distance:.2f}",
+                _shift(metric, row.difference), figure.committed_scale,
+            ]  # fmt: skip
+            rows.append((row.distance, figure.number, f"| {' | '.join(cells)} |"))
+    head = ["| figure | quantity | points | distance in bands | ours less the paper's | scale |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    return "\n".join([*head, *(row for *_, row in sorted(rows, reverse=True)), ""])
+
+
+def _shift(metric: str, difference: float) -> str:
+    if "iteration" in metric:
+        said = f"{difference:+,.0f} iterations"
+    elif "loss" in metric:
+        said = f"{difference:+.3f}"
+    else:
+        said = f"{100 * difference:+.2f} pp"
+    return said.replace("-", "\N{MINUS SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def splits_table() -> str:
+    """Winning tickets of Lenet under other validation splits, beside the paper's, as a Markdown table."""
+    table = plans.frozen_table("splits", "laptop")
+    return _at_rounds(dict(iter(table.groupby("line", sort=False))), ("val_accuracy_at_early_stop", "test_accuracy_at_early_stop", "early_stop_iteration"))
+
+
+def length_table() -> str:
+    """Winning tickets of Lenet that were found and trained with 12,000 and with 50,000 iterations, beside the paper's, as a Markdown table."""
+    tables = {"12,000 iterations": plans.frozen_table("splits", "laptop"), "50,000 iterations": plans.frozen_table("length", "paper")}
+    lines = {name: table[table.line.isin(("split 0", "winning ticket"))] for name, table in tables.items()}
+    return _at_rounds(lines, ("early_stop_iteration", "test_accuracy_at_early_stop"))
+
+
+def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
+    """Means of winning tickets of Lenet at the rounds that all lines have, the paper's last, as a Markdown table."""
+    rounds = sorted(set.intersection(*(set(rows["round"]) for rows in lines.values())))
+    density = lines[next(iter(lines))].groupby("round").density.first()
+    rows = {name: rows.groupby(["metric", "round"]).value.mean() for name, rows in lines.items()}
+    theirs = {metric: PAPERS_TICKET.get(metric, ("fig04", "winning ticket (iterative)")) for metric in metrics}
+    points = pd.concat([paper.curves(figure).query("line == @line and metric == @metric") for metric, (figure, line) in theirs.items()])
+    rows["the paper"] = points.groupby(["metric", "round"])["mean"].mean()
+    columns = [(metric, r) for metric in metrics for r in rounds]
+    said = [f"| | {' | '.join(f'{QUANTITIES[metric]}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for name, means in rows.items():
+        said.append(f"| {name} | {' | '.join(f'{means[c]:,.0f}' if means[c] > 1 else f'{100 * means[c]:.2f} %' for c in columns)} |")
+    return "\n".join([*said, ""]).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def inputs_table() -> str:
+    """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
+    table = plans.frozen_table("inputs", "laptop")
+    columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
+    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
+    for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
+        points = paper.curves(figure)
+        points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
+        rows[line] = {metric: points.get(metric) for metric in columns}
+    said = ["| learning rate, pixels | early stop | validation accuracy | test accuracy | training accuracy |", "| --- | ---: | ---: | ---: | ---: |"]
+    for line, values in sorted(rows.items(), key=lambda row: row[0].split(", ")[0]):
+        cells = ["–" if pd.isna(value) else f"{value:,.0f}" if value > 1 else f"{100 * value:.1f} %" for value in values.values()]
+        said.append(f"| {line} | {' | '.join(cells)} |")
+    return "\n".join([*said, ""])
+
+
+def sharing_table(counts: dict[str, tuple[int, int]]) -> str:
+    """How many trainings the figures ask for and how many are distinct, {scale: both}, as a Markdown table."""
+    rows = [f"| `{scale}` | {asked:,} | {distinct:,} |" for scale, (asked, distinct) in counts.items()]
+    return "\n".join(["| scale | trainings that the figures ask for | distinct |", "| --- | ---: | ---: |", *rows, ""])
+
+
+def workers_table(simulated: dict) -> str:
+    """How long the paper's scale takes on so many workers, and of what that is made, as two Markdown tables.
+
+    simulated: as `bench.cluster` returns it.
+    """
+    rows = [f"| networks | trainings |{''.join(f' on {count:,} |' for count in SHOWN)} longest chain |", f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}"]
+    for name, hours in simulated["hours"].items():
+        times = [_duration(hours["on"][str(count)]) for count in SHOWN]
+        rows.append(f"| {name} | {hours['trainings']:,} | {' | '.join(times)} | {_duration(hours['chain'])} |")
+    machine, iteration = simulated["machine"], simulated["iteration"]
+    on = f"{machine['device']}, Python {machine['python']}, torch {machine['torch']}"
+    rows += ["", f"Milliseconds of an iteration, its share of validation included, measured on one worker ({on}):", "", "| network | ms |", "| --- | ---: |"]
+    rows += [f"| {network} | {1000 * seconds:,.{2 * (seconds < 0.01)}f} |" for network, seconds in iteration.items()]
+    return "\n".join([*rows, ""])
+
+
+def _duration(hours: float) -> str:
+    for unit, size in (("years", 24 * 365), ("days", 24), ("hours", 1)):
+        if hours >= 2 * size:
+            return f"{hours / size:,.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{60 * hours:,.0f}\N{NO-BREAK SPACE}minutes"
