@@ -574,5 +574,8 @@ STUDIES = {
         "random reinit": lenet.iterative().reinitialised().with_curves(),
     },
     "splits": {f"split {seed}": lenet.but(split_seed=seed).iterative().at_rounds(0, 3, 7) for seed in range(6)},
-    "length": {"winning ticket": lenet.iterative().at_rounds(0, 3, 7)},
+    "length": {
+        "winning ticket": lenet.iterative().at_rounds(0, 3, 7),
+        "from input layer": lenet.iterative().at_rounds(4).distribution("outgoing connections", "fc1"),
+    },
 }
