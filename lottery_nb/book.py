@@ -204,7 +204,7 @@ def build() -> Path:
     _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
     _first_picture()
     _hypothesis()
-    sheets = judged()
+    sheets, tables = judged(), real_tables()
     simulated = json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
     plots.workers(simulated["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
     included = {
@@ -212,9 +212,13 @@ def build() -> Path:
         "totals": pages.totals(sheets),
         "scoreboard": pages.scoreboard(sheets),
         "disagreements": pages.disagreements(sheets),
-        "differences": pages.differences(compared()),
+        "coverage": pages.coverage(tables, study_tables(), [figure for figure in sheets if figure.plan and figure not in tables]),
+        "differences": pages.differences(
+            {figure: distances.points(figure.name, figure.plan, table, figure.committed_scale) for figure, table in tables.items()}
+        ),
         "splits": pages.splits_table(),
         "length": pages.length_table(),
+        "pixels": pages.pixels_table(),
         "inputs": pages.inputs_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
         "workers": pages.workers_table(simulated),
@@ -343,11 +347,15 @@ def judged() -> dict[Figure, pd.DataFrame]:
     return all_judged
 
 
-def compared() -> dict[Figure, pd.DataFrame]:
-    """`distances.points` of every figure that is committed at more than smoke scale and has any."""
-    real = [(figure, figure.committed_scale) for figure in figures() if figure.plan and figure.committed_scale not in (None, "smoke")]
-    points = {figure: distances.points(figure.name, figure.plan, plans.frozen_table(figure.name, scale), scale) for figure, scale in real}
-    return {figure: rows for figure, rows in points.items() if len(rows)}
+def real_tables() -> dict[Figure, pd.DataFrame]:
+    """The committed table of every figure that is trained, at more than smoke scale."""
+    trained = [figure for figure in figures() if figure.plan and figure.committed_scale not in (None, "smoke")]
+    return {figure: plans.frozen_table(figure.name, figure.committed_scale) for figure in trained}
+
+
+def study_tables() -> list[pd.DataFrame]:
+    """The committed tables of all studies."""
+    return [plans.frozen_table(name, scale) for name in STUDIES for scale in plans.frozen_scales(name)]
 
 
 def sharing(scale: str) -> tuple[int, int]:

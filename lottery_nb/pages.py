@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import claims, distances, paper, plans
+from . import claims, distances, graph, paper, plans
 
 if TYPE_CHECKING:
     from .book import Figure
@@ -18,6 +18,7 @@ QUANTITIES = {
     "train_accuracy_at_early_stop": "training accuracy", "val_accuracy_at_early_stop": "validation accuracy",
 }  # fmt: skip
 PAPERS_TICKET = {"val_accuracy_at_early_stop": ("fig29", "0.2")}  # where the paper draws Lenet's usual tickets; all else in Figure 4
+PIXELS = ("fig23-inputs-are-uneven", "fig23-peak-of-many", "fig23-peak-of-few")
 SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 
 
@@ -42,6 +43,18 @@ def gallery(sheets: dict[Figure, pd.DataFrame], pictures: Path) -> str:
             options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
         cards.append("\n".join([f":::{{grid-item-card}} {figure.title}", *options, "", f"{figure.committed_scale or 'rehearsal'} · {said}", ":::"]))
     return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+
+
+def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], rehearsed: list[Figure]) -> str:
+    """How far the book is trained, in two sentences; tables: of the figures that are committed at more than smoke scale."""
+    parts = [figure for figure, table in tables.items() if table.node.nunique() < len(graph.wanted_nodes([figure.plan], figure.committed_scale))]
+    nodes = pd.concat([table[["node", "seconds"]] for table in [*tables.values(), *studies]]).drop_duplicates("node")
+    named = ", ".join(f"{{ref}}`{figure.number} <{figure.name}>`" for figure in parts)
+    return (
+        f"Of the 45 figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}), {len(rehearsed)} only rehearsed, "
+        f"and one needs no training. Behind them stand {len(nodes):,} different trainings, {nodes.seconds.sum() / 3600:.0f} hours "
+        "of one or two processor threads.\n"
+    )
 
 
 def totals(sheets: dict[Figure, pd.DataFrame]) -> str:
@@ -113,6 +126,17 @@ def length_table() -> str:
     tables = {"12,000 iterations": plans.frozen_table("splits", "laptop"), "50,000 iterations": plans.frozen_table("length", "paper")}
     lines = {name: table[table.line.isin(("split 0", "winning ticket"))] for name, table in tables.items()}
     return _at_rounds(lines, ("early_stop_iteration", "test_accuracy_at_early_stop"))
+
+
+def pixels_table() -> str:
+    """What the paper says of the pixels of its Figure 23, after 12,000 and 50,000 iterations, as a Markdown table."""
+    ours = {"12,000 iterations": ("fig23", "laptop"), "50,000 iterations": ("length", "paper")}
+    sheets = {name: claims.verdicts("fig23", plans.frozen_table(table, scale), scale) for name, (table, scale) in ours.items()}
+    said = [f"| claim | {' | '.join(sheets)} | the paper |", "| --- | ---: | ---: | ---: |"]
+    for rows in zip(*(sheet[sheet.claim.map(lambda claim: claim.id in PIXELS)].itertuples() for sheet in sheets.values())):
+        claim = rows[0].claim
+        said.append(f"| {claim.says} | {' | '.join(f'{claim.show(row.ours)} {claims.VERDICTS[row.verdict]}' for row in rows)} | {claim.show(claim.plot)} |")
+    return "\n".join([*said, ""])
 
 
 def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
