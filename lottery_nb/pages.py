@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,23 +117,42 @@ def _shift(metric: str, difference: float) -> str:
     return said.replace("-", "\N{MINUS SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def splits_table() -> str:
+def _told_of(*committed: tuple[str, str]) -> Callable:
+    """Hand a function the committed tables, (figure or study, scale), that it tells of; where one is missing, tell how to make it."""
+
+    def decorate(tell: Callable[..., str]) -> Callable[[], str]:
+        @wraps(tell)
+        def told() -> str:
+            tables = {name: plans.frozen_table(*name) for name in committed}
+            commands = [f"`python -m lottery_nb run {name} --scale {scale}`" for (name, scale), table in tables.items() if table.empty]
+            return f"*Not trained yet: {' and '.join(commands)}, then `store freeze` likewise.*\n" if commands else tell(*tables.values())
+
+        return told
+
+    return decorate
+
+
+@_told_of(("splits", "laptop"))
+def splits_table(splits: pd.DataFrame) -> str:
     """Winning tickets of Lenet under other validation splits, beside the paper's, as a Markdown table."""
-    table = plans.frozen_table("splits", "laptop")
-    return _at_rounds(dict(iter(table.groupby("line", sort=False))), ("val_accuracy_at_early_stop", "test_accuracy_at_early_stop", "early_stop_iteration"))
+    return _at_rounds(dict(iter(splits.groupby("line", sort=False))), ("val_accuracy_at_early_stop", "test_accuracy_at_early_stop", "early_stop_iteration"))
 
 
-def length_table() -> str:
+@_told_of(("splits", "laptop"), ("length", "paper"))
+def length_table(splits: pd.DataFrame, length: pd.DataFrame) -> str:
     """Winning tickets of Lenet that were found and trained with 12,000 and with 50,000 iterations, beside the paper's, as a Markdown table."""
-    tables = {"12,000 iterations": plans.frozen_table("splits", "laptop"), "50,000 iterations": plans.frozen_table("length", "paper")}
+    tables = {"12,000 iterations": splits, "50,000 iterations": length}
     lines = {name: table[table.line.isin(("split 0", "winning ticket"))] for name, table in tables.items()}
     return _at_rounds(lines, ("early_stop_iteration", "test_accuracy_at_early_stop"))
 
 
-def pixels_table() -> str:
+@_told_of(("fig23", "laptop"), ("length", "paper"))
+def pixels_table(fig23: pd.DataFrame, length: pd.DataFrame) -> str:
     """What the paper says of the pixels of its Figure 23, after 12,000 and 50,000 iterations, as a Markdown table."""
-    ours = {"12,000 iterations": ("fig23", "laptop"), "50,000 iterations": ("length", "paper")}
-    sheets = {name: claims.verdicts("fig23", plans.frozen_table(table, scale), scale) for name, (table, scale) in ours.items()}
+    sheets = {
+        "12,000 iterations": claims.verdicts("fig23", fig23, "laptop"),
+        "50,000 iterations": claims.verdicts("fig23", length, "paper"),
+    }
     said = [f"| claim | {' | '.join(sheets)} | the paper |", "| --- | ---: | ---: | ---: |"]
     for rows in zip(*(sheet[sheet.claim.map(lambda claim: claim.id in PIXELS)].itertuples() for sheet in sheets.values())):
         claim = rows[0].claim
@@ -154,11 +175,11 @@ def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
     return "\n".join([*said, ""]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def inputs_table() -> str:
+@_told_of(("inputs", "laptop"))
+def inputs_table(inputs: pd.DataFrame) -> str:
     """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
-    table = plans.frozen_table("inputs", "laptop")
     columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
-    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
+    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in inputs.groupby("line", sort=False)}
     for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
         points = paper.curves(figure)
         points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
