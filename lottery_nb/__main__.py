@@ -133,8 +133,7 @@ def _status(options) -> None:
     print(f"{'figure':>6}  {'scale':6}  {'done':>4} of {'wanted':>6}  {'hours left':>10}  verdicts")
     for row in rows:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items() if count)
-        left = "?" if row["hours_left"] is None else f"{row['hours_left']:.1f}"
-        print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {row['done']:>4} of {row['wanted']:>6}  {left:>10}  {verdicts}")
+        print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {row['done']:>4} of {row['wanted']:>6}  {row['hours_left']:>10.1f}  {verdicts}")
     asked, distinct = book.sharing("laptop")
     print(f"At laptop scale the figures ask for {asked:,} trainings, with all that they stand on; {distinct:,} are distinct, and trained once.")
 

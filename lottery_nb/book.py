@@ -9,7 +9,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ import pandas as pd
 from . import claims, distances, graph, pages, plans
 from .errors import LotteryError
 from .graph import Plan
-from .specs import SCALES, STUDIES
+from .specs import SCALES, STUDIES, Recipe
 from .store import ROOT, Store
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
@@ -205,8 +205,7 @@ def build() -> Path:
     _first_picture()
     _hypothesis()
     sheets, tables = judged(), real_tables()
-    simulated = json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
-    plots.workers(simulated["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
+    plots.workers(simulated()["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
     included = {
         "gallery": pages.gallery(sheets, PAGES),
         "totals": pages.totals(sheets),
@@ -221,7 +220,8 @@ def build() -> Path:
         "pixels": pages.pixels_table(),
         "inputs": pages.inputs_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
-        "workers": pages.workers_table(simulated),
+        "remaining": pages.remaining_table(remaining()),
+        "workers": pages.workers_table(simulated()),
     }
     for name, markdown in included.items():
         (PAGES / f"{name}.md").write_text(markdown)
@@ -366,23 +366,48 @@ def sharing(scale: str) -> tuple[int, int]:
 
 def status() -> list[dict]:
     """A row a figure: figure, notebook, scale (the best committed), done and wanted (trainings at that scale, or at
-    laptop scale where none is committed), hours_left (None where nothing tells how long one takes), verdicts."""
-    store, sheets = Store(), judged()
-    rows = []
+    laptop scale where none is committed), hours_left (of computing, see `remaining`), verdicts."""
+    sheets = judged()
+    return [
+        {
+            "figure": figure.number,
+            "notebook": str(figure.path.relative_to(ROOT)),
+            "scale": figure.committed_scale,
+            "done": wanted - len(left),
+            "wanted": wanted,
+            "hours_left": round(sum(left.values()) / 3600, 2),
+            "verdicts": {verdict: int((sheets[figure].verdict == verdict).sum()) for verdict in claims.VERDICTS},
+        }
+        for figure, (wanted, left) in remaining(Store()).items()
+    ]
+
+
+def remaining(store: Store | None = None) -> dict[Figure, tuple[int, dict[str, float]]]:
+    """For every figure how many trainings it wants, at its best committed scale or at laptop scale, and the seconds that each one
+    takes which is neither committed nor in the store.
+
+    They are judged by the median of those done whose network is of the same width and precision. Where none is, by the speed of
+    the whole network in 32 bits that the cluster page is made of, in proportion to the width: rather too long.
+    """
+    wanted, done, rates = {}, {}, {}
     for figure in figures():
-        scale = figure.committed_scale
-        wanted = graph.wanted_nodes([figure.plan], scale or "laptop")
-        done, left = plans.progress(wanted, figure.name, scale or "laptop", store)
-        verdicts = sheets[figure].verdict.value_counts()
-        rows.append(
-            {
-                "figure": figure.number,
-                "notebook": str(figure.path.relative_to(ROOT)),
-                "scale": scale,
-                "done": done,
-                "wanted": len(wanted),
-                "hours_left": None if left is None else round(left / 3600, 2),
-                "verdicts": {verdict: int(verdicts.get(verdict, 0)) for verdict in claims.VERDICTS},
-            }
-        )
-    return rows
+        scale = figure.committed_scale or "laptop"
+        wanted[figure] = graph.wanted_nodes([figure.plan], scale)
+        done[figure] = plans.done(wanted[figure], figure.name, scale, store)
+        for key, seconds in done[figure].items():
+            recipe = wanted[figure][key].node.recipe
+            rates.setdefault((recipe.network, recipe.width, recipe.precision), []).append(seconds / recipe.iterations)
+    whole = simulated()["iteration"]
+
+    @cache
+    def seconds_of(recipe: Recipe) -> float:
+        rate = rates.get((recipe.network, recipe.width, recipe.precision))
+        return recipe.iterations * (float(np.median(rate)) if rate else whole[recipe.network] * recipe.width)
+
+    left = {figure: [key for key in nodes if key not in done[figure]] for figure, nodes in wanted.items()}
+    return {figure: (len(nodes), {key: seconds_of(nodes[key].node.recipe) for key in left[figure]}) for figure, nodes in wanted.items()}
+
+
+def simulated() -> dict:
+    """What `bench --cluster --json` measured for the cluster page."""
+    return json.loads((ROOT / "book" / "results" / "simulation.json").read_text())

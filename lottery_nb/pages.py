@@ -59,6 +59,19 @@ def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], re
     )
 
 
+def remaining_table(remaining: dict[Figure, tuple[int, dict[str, float]]]) -> str:
+    """What is still to train of the figures that are not complete, as a Markdown table; remaining: of `book.remaining`."""
+    said = ["| figure | scale | trained | wanted | hours missing |", "| --- | --- | ---: | ---: | ---: |"]
+    shared: dict[str, float] = {}
+    for figure, (wanted, left) in remaining.items():
+        if left:
+            scale, hours = figure.committed_scale or "laptop", sum(left.values()) / 3600
+            said.append(f"| {{ref}}`{figure.number} <{figure.name}>` | {scale} | {wanted - len(left)} | {wanted} | {hours:.1f} |")
+            shared |= left
+    said.append(f"| together, each training once | | | {len(shared):,} missing | {sum(shared.values()) / 3600:.1f} |")
+    return "\n".join([*said, ""])
+
+
 def totals(sheets: dict[Figure, pd.DataFrame]) -> str:
     """How many claims have which verdict, as a Markdown table."""
     counts = pd.concat(sheets.values()).verdict.value_counts()

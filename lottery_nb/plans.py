@@ -157,23 +157,17 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     return path, len(wanted) - len(missing), len(wanted)
 
 
-def progress(wanted: dict[str, Wanted], figure: str, scale: str, store: Store) -> tuple[int, float | None]:
-    """How many of the wanted trainings are done, in the committed table or the store, and the seconds that the others will
-    take: for each network the median of those done; None where one has none."""
+def done(wanted: dict[str, Wanted], figure: str, scale: str, store: Store | None) -> dict[str, float]:
+    """Which of the wanted trainings are in the figure's committed table, or the store if one is given, with their seconds."""
     frozen = frozen_table(figure, scale)
     held, seconds = _held(frozen), dict(zip(frozen.node, frozen.seconds))
-    took: dict[str, list[float]] = {}
-    missing = []
+    found = {}
     for key, wish in wanted.items():
-        network = wish.node.recipe.network
         if key in held and wish.shows <= held[key]:
-            took.setdefault(network, []).append(seconds[key])
-        elif stored(store, wish):
-            took.setdefault(network, []).append(store.record(key)["seconds"])
-        else:
-            missing.append(network)
-    left = sum(np.median(took[network]) for network in missing) if set(missing) <= set(took) else None
-    return len(wanted) - len(missing), left if left is None else float(left)
+            found[key] = seconds[key]
+        elif store and stored(store, wish):
+            found[key] = store.record(key)["seconds"]
+    return found
 
 
 def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:

@@ -39,6 +39,7 @@ LABELS = {
 }
 SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
+LEARNED = 20  # percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9, "axes.titlesize": 9, 
@@ -86,7 +87,8 @@ def metric_vs_density(
     whose name begins with it, and without it; log: as in most of the paper's figures, else linear; ordered: colours from
     dark to light, for lines that differ in one number; paired: lines come in twos of one colour, the second dashed;
     weights: {line: weights of its unpruned network} to draw weights remaining in place of density. Densities fall from left
-    to right. Accuracies are drawn as low as in the paper.
+    to right. Accuracies are drawn as low as in the paper, or lower where a quarter of one of our lines lies there; networks that
+    learn nothing do not count.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     names = [name for name in table.line.unique() if name.startswith(network)]
@@ -96,6 +98,8 @@ def metric_vs_density(
         return
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     theirs = theirs[theirs.line.isin(names)]
+    lowest = factor * theirs["min"].min()
+    low = lowest
     for i, name in enumerate(names):
         if lines and name not in lines:
             continue
@@ -107,11 +111,13 @@ def metric_vs_density(
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
             drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
             drawn.trained = ours.trained.max()
+            learned = ours["mean"][ours["mean"] > LEARNED]
+            low = min(low, learned.quantile(0.1)) if learned.quantile(0.25) < lowest else low
     if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
-    elif len(theirs) and factor * theirs["min"].min() - 0.3 > ax.get_ylim()[0]:
-        ax.set_ylim(factor * theirs["min"].min() - 0.3, ax.dataLim.y1 + 0.3)
+    elif len(theirs) and low - 0.3 > ax.get_ylim()[0]:
+        ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
 
