@@ -189,6 +189,7 @@ def script(folder, iterations=4):
         f"from lottery_nb import Recipe, run; tiny = {TINY}.but(iterations={iterations})\n"
         "run({'ticket': tiny.iterative(), 'one-shot': tiny.one_shot()}, scale='paper')"
     )
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"  # tests in the background ignore Ctrl-C
     environment = {**os.environ, "LOTTERY_STORE": str(folder)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
