@@ -182,7 +182,7 @@ def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
     points = pd.concat([paper.curves(figure).query("line == @line and metric == @metric") for metric, (figure, line) in theirs.items()])
     rows["the paper"] = points.groupby(["metric", "round"])["mean"].mean()
     columns = [(metric, r) for metric in metrics for r in rounds]
-    said = [f"| | {' | '.join(f'{QUANTITIES[metric]}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    said = [f"| tickets | {' | '.join(f'{QUANTITIES[metric]}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, means in rows.items():
         said.append(f"| {name} | {' | '.join(f'{means[c]:,.0f}' if means[c] > 1 else f'{100 * means[c]:.2f} %' for c in columns)} |")
     return "\n".join([*said, ""]).replace(" %", "\N{NO-BREAK SPACE}%")
