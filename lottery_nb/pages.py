@@ -193,14 +193,15 @@ def inputs_table(inputs: pd.DataFrame) -> str:
     """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
     columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
     rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in inputs.groupby("line", sort=False)}
+    trials = inputs.groupby("line").trial.nunique()
     for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
         points = paper.curves(figure)
         points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
         rows[line] = {metric: points.get(metric) for metric in columns}
-    said = ["| learning rate, pixels | early stop | validation accuracy | test accuracy | training accuracy |", "| --- | ---: | ---: | ---: | ---: |"]
+    said = ["| learning rate, pixels | trials | early stop | validation accuracy | test accuracy | training accuracy |", f"| --- |{' ---: |' * 5}"]
     for line, values in sorted(rows.items(), key=lambda row: row[0].split(", ")[0]):
         cells = ["–" if pd.isna(value) else f"{value:,.0f}" if value > 1 else f"{100 * value:.1f} %" for value in values.values()]
-        said.append(f"| {line} | {' | '.join(cells)} |")
+        said.append(f"| {line} | {trials.get(line, '–')} | {' | '.join(cells)} |")
     return "\n".join([*said, ""])
 
 
