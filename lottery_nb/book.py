@@ -204,14 +204,14 @@ def build() -> Path:
     _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
     _first_picture()
     _hypothesis()
-    sheets, tables = judged(), real_tables()
+    sheets, tables, left = judged(), real_tables(), remaining()
     plots.workers(simulated()["hours"]).savefig(PAGES / "workers.svg", metadata={"Date": None})
     included = {
         "gallery": pages.gallery(sheets, PAGES),
         "totals": pages.totals(sheets),
         "scoreboard": pages.scoreboard(sheets),
         "disagreements": pages.disagreements(sheets),
-        "coverage": pages.coverage(tables, study_tables(), [figure for figure in sheets if figure.plan and figure not in tables]),
+        "coverage": pages.coverage(tables, study_tables(), left),
         "differences": pages.differences(
             {figure: distances.points(figure.name, figure.plan, table, figure.committed_scale) for figure, table in tables.items()}
         ),
@@ -220,7 +220,7 @@ def build() -> Path:
         "pixels": pages.pixels_table(),
         "inputs": pages.inputs_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
-        "remaining": pages.remaining_table(remaining()),
+        "remaining": pages.remaining_table(left),
         "workers": pages.workers_table(simulated()),
     }
     for name, markdown in included.items():

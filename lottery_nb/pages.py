@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import claims, distances, graph, paper, plans
+from . import claims, distances, paper, plans
 
 if TYPE_CHECKING:
     from .book import Figure
@@ -47,11 +47,13 @@ def gallery(sheets: dict[Figure, pd.DataFrame], pictures: Path) -> str:
     return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
 
 
-def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], rehearsed: list[Figure]) -> str:
-    """How far the book is trained, in two sentences; tables: of the figures that are committed at more than smoke scale."""
-    parts = [figure for figure, table in tables.items() if table.node.nunique() < len(graph.wanted_nodes([figure.plan], figure.committed_scale))]
+def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], remaining: dict[Figure, tuple[int, dict[str, float]]]) -> str:
+    """How far the book is trained, in two sentences; tables: of the figures that are committed at more than smoke scale;
+    remaining: of `book.remaining`."""
+    parts = [figure for figure in tables if remaining[figure][1]]
+    rehearsed = [figure for figure in remaining if figure.plan and figure not in tables]
     nodes = pd.concat([table[["node", "seconds"]] for table in [*tables.values(), *studies]]).drop_duplicates("node")
-    named = ", ".join(f"{{ref}}`{figure.number} <{figure.name}>`" for figure in parts)
+    named = ", ".join(map(_linked, parts))
     return (
         f"Of the 45 figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}), {len(rehearsed)} only rehearsed, "
         f"and one needs no training. Behind them stand {len(nodes):,} different trainings, {nodes.seconds.sum() / 3600:.0f} hours "
@@ -66,7 +68,7 @@ def remaining_table(remaining: dict[Figure, tuple[int, dict[str, float]]]) -> st
     for figure, (wanted, left) in remaining.items():
         if left:
             scale, hours = figure.committed_scale or "laptop", sum(left.values()) / 3600
-            said.append(f"| {{ref}}`{figure.number} <{figure.name}>` | {scale} | {wanted - len(left)} | {wanted} | {hours:.1f} |")
+            said.append(f"| {_linked(figure)} | {scale} | {wanted - len(left)} | {wanted} | {hours:.1f} |")
             shared |= left
     said.append(f"| together, each training once | | | {len(shared):,} missing | {sum(shared.values()) / 3600:.1f} |")
     return "\n".join([*said, ""])
@@ -112,12 +114,16 @@ def differences(compared: dict[Figure, pd.DataFrame]) -> str:
     for figure, points in compared.items():
         for metric, row in distances.summary(points).iterrows():
             cells = [
-                f"{{ref}}`{figure.number} <{figure.name}>`", QUANTITIES[metric], f"{row.points:,.0f}", f"{row.distance:.2f}",
+                _linked(figure), QUANTITIES[metric], f"{row.points:,.0f}", f"{row.distance:.2f}",
                 _shift(metric, row.difference), figure.committed_scale,
             ]  # fmt: skip
             rows.append((row.distance, figure.number, f"| {' | '.join(cells)} |"))
     head = ["| figure | quantity | points | distance in bands | ours less the paper's | scale |", "| --- | --- | ---: | ---: | ---: | --- |"]
     return "\n".join([*head, *(row for *_, row in sorted(rows, reverse=True)), ""])
+
+
+def _linked(figure: Figure) -> str:
+    return f"{{ref}}`{figure.number} <{figure.name}>`"
 
 
 def _shift(metric: str, difference: float) -> str:
