@@ -219,6 +219,7 @@ def build() -> Path:
         "length": pages.length_table(),
         "pixels": pages.pixels_table(),
         "inputs": pages.inputs_table(),
+        "precision": pages.precision_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
         "remaining": pages.remaining_table(left),
         "workers": pages.workers_table(simulated()),

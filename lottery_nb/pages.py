@@ -197,10 +197,22 @@ def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
 @_told_of(("inputs", "laptop"))
 def inputs_table(inputs: pd.DataFrame) -> str:
     """Whole Conv-2 networks under each input scaling beside the paper's, as a Markdown table."""
+    return _whole_conv2(inputs, {"Adam, 0.0002, the paper": ("fig05", "Conv-2"), "SGD, 0.0005, the paper": ("fig33", "Conv-2 0.0005")})
+
+
+@_told_of(("inputs", "laptop"), ("precision", "paper"))
+def precision_table(inputs: pd.DataFrame, precision: pd.DataFrame) -> str:
+    """Whole Conv-2 networks with products in 16 and in 32 bits, beside the paper's, as a Markdown table."""
+    halved = inputs[inputs.line == "Adam, 0.0002, raw"].assign(line="Adam, 0.0002, raw, 16 bits")
+    return _whole_conv2(pd.concat([halved, precision]), {"Adam, 0.0002, the paper": ("fig05", "Conv-2")})
+
+
+def _whole_conv2(table: pd.DataFrame, papers: dict[str, tuple[str, str]]) -> str:
+    """Early stops and accuracies of whole networks, and of the paper's, {name: (its figure, its line)}, as a Markdown table."""
     columns = ("early_stop_iteration", *(f"{split}_accuracy_at_early_stop" for split in ("val", "test", "train")))
-    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in inputs.groupby("line", sort=False)}
-    trials = inputs.groupby("line").trial.nunique()
-    for line, figure, theirs in (("Adam, 0.0002, the paper", "fig05", "Conv-2"), ("SGD, 0.0005, the paper", "fig33", "Conv-2 0.0005")):
+    rows = {line: {metric: rows[rows.metric == metric].value.mean() for metric in columns} for line, rows in table.groupby("line", sort=False)}
+    trials = table.groupby("line").trial.nunique()
+    for line, (figure, theirs) in papers.items():
         points = paper.curves(figure)
         points = points[(points.line == theirs) & (points["round"] == 0)].drop_duplicates("metric").set_index("metric")["mean"]
         rows[line] = {metric: points.get(metric) for metric in columns}

@@ -561,8 +561,8 @@ resnet18 = Recipe(network="resnet18", iterations=30_000, batch=128, milestones=(
 vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240, 84_360), marks=(30_000, 60_000), rounds=33, **_deep)
 
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
-# "rounds": every round of Lenet with its learning curves, for sliders; "splits": other validation sets, and "length": all 50,000
-# iterations (at paper scale), for the page on where we differ.
+# "rounds": every round of Lenet with its learning curves, for sliders; for the page on where we differ "splits", other validation
+# sets, and at paper scale "length", all 50,000 iterations, and "precision", products in 32 bits.
 STUDIES = {
     "inputs": {
         f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
@@ -578,4 +578,5 @@ STUDIES = {
         "winning ticket": lenet.iterative().at_rounds(0, 3, 7),
         "from input layer": lenet.iterative().at_rounds(4).distribution("outgoing connections", "fc1"),
     },
+    "precision": {"Adam, 0.0002, raw, 32 bits": conv2.but(iterations=3_000).iterative().at_rounds(0)},
 }
