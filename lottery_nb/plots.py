@@ -151,7 +151,9 @@ def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: 
         accuracy_vs_density(table, right, accuracy, network=network, **how)
         for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
-        right.legend(**_named([left, right]), loc="center left", bbox_to_anchor=(1.0, 0.5))
+        named = _named([left, right])
+        if named["labels"]:
+            right.legend(**named, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

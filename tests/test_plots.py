@@ -149,6 +149,14 @@ def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
     assert left.get_title("left") == "Conv-2: early-stop iteration (thousands)"
 
 
+def test_a_network_without_results_leaves_the_others_drawn(table):
+    table["line"] = "Conv-2 " + table.line
+    first, _, third, fourth = plots.speed_and_accuracy_by_network(table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"]).axes
+    assert first.containers
+    assert [text.get_text() for ax in (third, fourth) for text in ax.texts] == ["not trained at this scale yet"] * 2
+    assert fourth.get_legend() is None
+
+
 def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
     figure, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(table[table.draw == 0], ax)
