@@ -39,6 +39,7 @@ LABELS = {
 }
 SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
+UNTRAINED = "not trained at this scale yet"
 LEARNED = 20  # percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
 STYLE = {
@@ -87,17 +88,20 @@ def metric_vs_density(
     whose name begins with it, and without it; log: as in most of the paper's figures, else linear; ordered: colours from
     dark to light, for lines that differ in one number; paired: lines come in twos of one colour, the second dashed;
     weights: {line: weights of its unpruned network} to draw weights remaining in place of density. Densities fall from left
-    to right. Accuracies are drawn as low as in the paper, or lower where a quarter of one of our lines lies there; networks that
-    learn nothing do not count.
+    to right. Where no line of ours is trained, the paper's stand alone. Accuracies are drawn as low as in the paper, or lower
+    where a quarter of one of our lines lies there; networks that learn nothing do not count.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     names = [name for name in table.line.unique() if name.startswith(network)]
     ax.set_title(network.strip() or LABELS.get(metric, metric))
-    if not set(names) & set(lines or names):
-        _say(ax, "not trained at this scale yet")
-        return
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
+    untrained = not set(names) & set(lines or names)
+    if untrained:
+        names = [name for name in theirs.line.unique() if name.startswith(network)]
     theirs = theirs[theirs.line.isin(names)]
+    if untrained and theirs.empty:
+        _say(ax, UNTRAINED)
+        return
     lowest = factor * theirs["min"].min()
     low = lowest
     for i, name in enumerate(names):
@@ -105,11 +109,13 @@ def metric_vs_density(
             continue
         unit = weights[name] / 1000 if weights else 100
         look = _look(i, len(names), ordered, paired)
-        _behind(ax, theirs[theirs.line == name].sort_values("density"), unit, factor, look["color"], not ordered, _faint(table))
+        label = name.removeprefix(network).strip()
+        behind = theirs[theirs.line == name].sort_values("density")
+        _behind(ax, behind, unit, factor, look["color"], not ordered, _faint(table), label if untrained else None)
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
-            drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=name.removeprefix(network).strip(), elinewidth=0.8, capsize=1.5, **look)
+            drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=label, elinewidth=0.8, capsize=1.5, **look)
             drawn.trained = ours.trained.max()
             learned = ours["mean"][ours["mean"] > LEARNED]
             low = min(low, learned.quantile(0.1)) if learned.quantile(0.25) < lowest else low
@@ -120,6 +126,8 @@ def metric_vs_density(
         ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
+    if untrained:
+        ax.annotate(UNTRAINED, (0.5, 0.02), xycoords="axes fraction", ha="center", color="#666666", fontsize="small")
 
 
 def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
@@ -151,7 +159,7 @@ def speed_and_accuracy_by_network(table: pd.DataFrame, accuracy: str, networks: 
         accuracy_vs_density(table, right, accuracy, network=network, **how)
         for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
-        named = _named([left, right])
+        named = _named([left, right], beside=True)
         if named["labels"]:
             right.legend(**named, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -327,9 +335,9 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: in
         at.legend(**named, loc="center left")
 
 
-def _named(axes: list[Axes]) -> dict:
+def _named(axes: list[Axes], beside: bool = False) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the networks trained for each
-    of its points (in the title where all lines have as many), then the paper's if any is drawn."""
+    of its points (in the title where all lines have as many), then the paper's if any is drawn; in short lines beside a panel."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     n = {label: handle.trained for label, handle in entries.items() if hasattr(handle, "trained")}
     alike = len(set(n.values())) == 1
@@ -337,8 +345,9 @@ def _named(axes: list[Axes]) -> dict:
     behind = [line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]]
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
-        shaded = " (shaded: its minimum to maximum)" if any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections) else ""
-        entries[f"the paper{full}{shaded}"] = Line2D([], [], color="#777777", **BEHIND)
+        banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
+        shaded = "\n(shaded: lowest\nto highest)" if beside else " (shaded: its minimum to maximum)"
+        entries[f"the paper{full}{shaded if banded else ''}"] = Line2D([], [], color="#777777", **BEHIND)
     title = {"title": f"n = {min(n.values())}", "alignment": "left", "title_fontproperties": {"size": "medium"}} if alike else {}
     return {"handles": entries.values(), "labels": entries.keys(), **title}
 
@@ -376,13 +385,13 @@ def _look(i: int, of: int, ordered: bool, paired: bool) -> dict:
     return {"color": COLOURS[i % 8], "marker": MARKERS[i % 8], "linestyle": DASHES[i % 8]}
 
 
-def _behind(ax: Axes, points: pd.DataFrame, unit: float, factor: float, colour, shaded: bool, faint: float) -> None:
+def _behind(ax: Axes, points: pd.DataFrame, unit: float, factor: float, colour, shaded: bool, faint: float, label: str | None) -> None:
     if points.empty:
         return
     at = unit * points.density
     if shaded:
         ax.fill_between(at, factor * points["min"], factor * points["max"], color=colour, alpha=0.13 * faint, linewidth=0, zorder=SHADE)
-    ax.plot(at, factor * points["mean"], color=colour, **BEHIND | {"alpha": BEHIND["alpha"] * faint})
+    ax.plot(at, factor * points["mean"], color=colour, label=label, **BEHIND | {"alpha": BEHIND["alpha"] * faint})
 
 
 def _density_axis(ax: Axes, log: bool) -> None:
@@ -410,7 +419,7 @@ def _weights_axis(ax: Axes) -> None:
     ax.set_xlabel("Weights remaining (thousands)")
     ax.set_xscale("log")
     ax.set_xlim(1.2 * ax.dataLim.x1, 0.93 * ax.dataLim.x0)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if ax.dataLim.x1 > 10 * ax.dataLim.x0 else MaxNLocator(4))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)) if ax.dataLim.x1 > 10 * ax.dataLim.x0 else MaxNLocator(4))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_major_locator(MaxNLocator(6))

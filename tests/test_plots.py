@@ -157,6 +157,14 @@ def test_a_network_without_results_leaves_the_others_drawn(table):
     assert fourth.get_legend() is None
 
 
+def test_the_papers_curves_stand_alone_where_ours_are_not_trained(table):
+    table["line"] = "Conv-2 0.0002"
+    *_, third, fourth = plots.speed_and_accuracy_by_network(table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"], paper="fig32", ordered=True).axes
+    assert not third.containers and len(third.lines) == 8
+    assert [text.get_text() for ax in (third, fourth) for text in ax.texts] == ["not trained at this scale yet"] * 2
+    assert [text.get_text() for text in fourth.get_legend().get_texts()][-2:] == ["0.0008", "the paper"]
+
+
 def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
     figure, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(table[table.draw == 0], ax)
