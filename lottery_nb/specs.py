@@ -19,7 +19,7 @@ from .errors import LotteryError
 
 NETWORKS = ("lenet", "conv2", "conv4", "conv6", "conv6-256", "resnet18", "vgg19")
 DEEP = ("resnet18", "vgg19")  # convolutions with batch-norm up to an average pooling, then the output layer
-SCALINGS = ("unit", "raw", "standardised")
+SCALINGS = ("unit", "raw", "centred", "standardised")
 EFFORTS = ("main", "control", "sweep")
 CLASSES = 10
 LENET_INPUTS = 28 * 28
@@ -99,7 +99,7 @@ class Recipe:
     iterations: int  # optimiser steps of one training
     sizes: tuple[int, ...] = (300, 100)  # units of each fully-connected hidden layer
     width: float = 1.0  # multiplies filters and units
-    scaling: str = "unit"  # pixel values: "unit" = 0 to 1 | "raw" = 0 to 255 | "standardised" by channel over the training set
+    scaling: str = "unit"  # pixel values: "unit" = 0 to 1 | "raw" = 0 to 255 | by channel over the training set: "centred" | "standardised"
     dropout: float = 0.0  # probability to drop a unit of a fully-connected hidden layer (convolutional networks)
     precision: str = "fp32"  # "fp32" | "bf16": of the products of convolutional networks, not of weights
     initialisation: str = "glorot"  # "glorot" | "gaussian", both truncated at two sigma (facts of the paper's Figure 15)

@@ -45,7 +45,7 @@ RECIPES = [
     ({"pruned": "conv"}, "Lenet has no convolution"),
     ({"pruned": "bias"}, "choose all, conv, fc"),
     ({"width": 0}, "width is 0"),
-    ({"scaling": "log"}, "choose unit, raw, standardised"),
+    ({"scaling": "log"}, "choose unit, raw, centred, standardised"),
     ({"prune_conv": 1}, "between 0 and 1"),
     ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
 ]
@@ -109,7 +109,7 @@ tickets = lenet.iterative()
         (lambda: data.load("imagenet"), "there is no data set 'imagenet': choose mnist"),
         (lambda: data.load("mnist5k", validation=5000), "validation is 5000: mnist5k has 4,500"),
         (lambda: data.load("mnist5k", validation=0), "validation is 0"),
-        (lambda: conv2.but(scaling="log"), "scaling is 'log': choose unit, raw, standardised"),
+        (lambda: conv2.but(scaling="log"), "scaling is 'log': choose unit, raw, centred, standardised"),
         (lambda: training.pick_device("gpu"), "device 'gpu' cannot be used here: choose auto, cpu or cuda"),
         (lambda: models.build(lenet).prepare(data.load("mnist5k", validation=500).train.images[:, :14]), "takes images of 784 values"),
         (lambda: paper.curves("fig99"), "the paper plots no curves in fig99"),

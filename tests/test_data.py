@@ -196,11 +196,13 @@ def cifar():
 def test_scalings(cifar, tmp_path, monkeypatch):
     np.savez(tmp_path / "cifar10.npz", **cifar)
     monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
-    raw, unit, standardised = (data.load("cifar10", scaling) for scaling in ("raw", "unit", "standardised"))
+    raw, unit, centred, standardised = (data.load("cifar10", scaling) for scaling in ("raw", "unit", "centred", "standardised"))
     assert [len(split.labels) for split in (raw.train, raw.validation, raw.test)] == [45_000, 5_000, 10_000]
     assert raw.train.images.shape == (45_000, 32, 32, 3)
     assert (raw.train.images.min(), raw.train.images.max()) == (0, 255)
     assert torch.allclose(unit.test.images * 255, raw.test.images)
+    assert centred.train.images.mean((0, 1, 2)).abs().max() < 0.1
+    assert torch.allclose(centred.test.images - centred.test.images[0, 0, 0], raw.test.images - raw.test.images[0, 0, 0], atol=1e-3)
     flat = standardised.train.images.flatten(0, 2)
     assert flat.mean(0).abs().max() < 1e-3
     assert (flat.std(0) - 1).abs().max() < 1e-3
