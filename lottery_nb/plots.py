@@ -116,7 +116,8 @@ def metric_vs_density(
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
             drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=label, elinewidth=0.8, capsize=1.5, **look)
-            drawn.trained = ours.trained.max()
+            few, many = ours.trained.min(), ours.trained.max()
+            drawn.trained = f"{few} to {many}" if few < many else f"{many}"
             learned = ours["mean"][ours["mean"] > LEARNED]
             low = min(low, learned.quantile(0.1)) if learned.quantile(0.25) < lowest else low
     if metric.startswith("early_stop_iteration"):
@@ -348,7 +349,7 @@ def _named(axes: list[Axes], beside: bool = False) -> dict:
         banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
         shaded = "\n(shaded: lowest\nto highest)" if beside else " (shaded: its minimum to maximum)"
         entries[f"the paper{full}{shaded if banded else ''}"] = Line2D([], [], color="#777777", **BEHIND)
-    title = {"title": f"n = {min(n.values())}", "alignment": "left", "title_fontproperties": {"size": "medium"}} if alike else {}
+    title = {"title": f"n = {next(iter(n.values()))}", "alignment": "left", "title_fontproperties": {"size": "medium"}} if alike else {}
     return {"handles": entries.values(), "labels": entries.keys(), **title}
 
 

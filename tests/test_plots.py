@@ -174,6 +174,13 @@ def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
     assert [text.get_text() for text in key.get_texts()] == list(table.line.unique())
 
 
+def test_a_legend_tells_where_some_points_have_fewer_networks(table):
+    figure, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table[(table.draw == 0) & ((table["round"] < 2) | (table.trial == 0))], ax)
+    plots.legend(figure, [ax])
+    assert figure.legends[0].get_title().get_text() == "n = 1 to 2"
+
+
 def test_pairs_share_a_colour_and_differ_in_dash(table):
     _, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(table, ax, paired=True)
