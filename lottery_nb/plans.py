@@ -41,6 +41,7 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
         missing = {}
     table = _assemble(plan, scale, trials, store, frozen, skip=missing)
     table.attrs["scale"] = scale
+    table.attrs["lines"] = list(plan)
     table.attrs["narrower"] = any(line.recipe.at(scale).width != line.recipe.width for line in plan.values())
     print(_summary(plan, scale, trials, table, missing, figure))
     return table

@@ -88,18 +88,17 @@ def metric_vs_density(
     whose name begins with it, and without it; log: as in most of the paper's figures, else linear; ordered: colours from
     dark to light, for lines that differ in one number; paired: lines come in twos of one colour, the second dashed;
     weights: {line: weights of its unpruned network} to draw weights remaining in place of density. Densities fall from left
-    to right. Where no line of ours is trained, the paper's stand alone. Accuracies are drawn as low as in the paper, or lower
+    to right. Where a line of ours is not trained, the paper's stands alone. Accuracies are drawn as low as in the paper, or lower
     where a quarter of one of our lines lies there; networks that learn nothing do not count.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
-    names = [name for name in table.line.unique() if name.startswith(network)]
+    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
+    names = [name for name in known if name.startswith(network)]
+    trained = {name for name in table.line if name in names and (not lines or name in lines)}
     ax.set_title(network.strip() or LABELS.get(metric, metric))
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
-    untrained = not set(names) & set(lines or names)
-    if untrained:
-        names = [name for name in theirs.line.unique() if name.startswith(network)]
     theirs = theirs[theirs.line.isin(names)]
-    if untrained and theirs.empty:
+    if not trained and theirs.empty:
         _say(ax, UNTRAINED)
         return
     lowest = factor * theirs["min"].min()
@@ -111,7 +110,7 @@ def metric_vs_density(
         look = _look(i, len(names), ordered, paired)
         label = name.removeprefix(network).strip()
         behind = theirs[theirs.line == name].sort_values("density")
-        _behind(ax, behind, unit, factor, look["color"], not ordered, _faint(table), label if untrained else None)
+        _behind(ax, behind, unit, factor, look["color"], not ordered, _faint(table), None if name in trained else label)
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
@@ -127,7 +126,7 @@ def metric_vs_density(
         ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
-    if untrained:
+    if not trained:
         ax.annotate(UNTRAINED, (0.5, 0.02), xycoords="axes fraction", ha="center", color="#666666", fontsize="small")
 
 
@@ -338,8 +337,10 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: in
 
 def _named(axes: list[Axes], beside: bool = False) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the networks trained for each
-    of its points (in the title where all lines have as many), then the paper's if any is drawn; in short lines beside a panel."""
+    of its points (in the title where all lines have as many), those of the paper alone after ours, then what the paper's look
+    like if any is drawn; in short lines beside a panel."""
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    entries = dict(sorted(entries.items(), key=lambda entry: not hasattr(entry[1], "trained")))
     n = {label: handle.trained for label, handle in entries.items() if hasattr(handle, "trained")}
     alike = len(set(n.values())) == 1
     entries = {label if alike or label not in n else f"{label} (n = {n[label]})": handle for label, handle in entries.items()}

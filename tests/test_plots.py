@@ -158,11 +158,18 @@ def test_a_network_without_results_leaves_the_others_drawn(table):
 
 
 def test_the_papers_curves_stand_alone_where_ours_are_not_trained(table):
+    rates = ["0.0001", "0.0002"]
     table["line"] = "Conv-2 0.0002"
-    *_, third, fourth = plots.speed_and_accuracy_by_network(table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"], paper="fig32", ordered=True).axes
-    assert not third.containers and len(third.lines) == 8
+    table.attrs["lines"] = [f"{network} {rate}" for network in ("Conv-2", "Conv-4") for rate in rates]
+    first, second, third, fourth = plots.speed_and_accuracy_by_network(
+        table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"], paper="fig32", ordered=True
+    ).axes
     assert [text.get_text() for ax in (third, fourth) for text in ax.texts] == ["not trained at this scale yet"] * 2
-    assert [text.get_text() for text in fourth.get_legend().get_texts()][-2:] == ["0.0008", "the paper"]
+    assert not third.containers and len(third.lines) == 2
+    assert [text.get_text() for text in fourth.get_legend().get_texts()] == [*rates, "the paper"]
+    ours = {container.get_label(): container.lines[0].get_color() for container in first.containers}
+    theirs = {line.get_label(): line.get_color() for line in third.lines}
+    assert ours == {"0.0002": theirs["0.0002"]}, "a line keeps its colour whichever others are trained"
 
 
 def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
