@@ -562,7 +562,8 @@ vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240
 
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
 # "rounds": every round of Lenet with its learning curves, for sliders; for the page on where we differ "splits", other validation
-# sets, and at paper scale "length", all 50,000 iterations, and "precision", products in 32 bits.
+# sets, "centred", Conv-2 on pixels less their mean, and at paper scale "length", all 50,000 iterations, and "precision",
+# products in 32 bits.
 STUDIES = {
     "inputs": {
         f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
@@ -579,4 +580,8 @@ STUDIES = {
         "from input layer": lenet.iterative().at_rounds(4).distribution("outgoing connections", "fc1"),
     },
     "precision": {"Adam, 0.0002, raw, 32 bits": conv2.but(iterations=3_000).iterative().at_rounds(0)},
+    "centred": {
+        "Conv-2": conv2.but(scaling="centred").iterative().at_rounds(*range(9)),
+        "Conv-2 reinit": conv2.but(scaling="centred").iterative().reinitialised().at_rounds(3, 5, 7),
+    },
 }
