@@ -220,6 +220,7 @@ def build() -> Path:
         "pixels": pages.pixels_table(),
         "inputs": pages.inputs_table(),
         "precision": pages.precision_table(),
+        "centred": pages.centred_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
         "remaining": pages.remaining_table(left),
         "workers": pages.workers_table(simulated()),

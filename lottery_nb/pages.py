@@ -20,6 +20,7 @@ QUANTITIES = {
     "train_accuracy_at_early_stop": "training accuracy", "val_accuracy_at_early_stop": "validation accuracy",
 }  # fmt: skip
 PAPERS_TICKET = {"val_accuracy_at_early_stop": ("fig29", "0.2")}  # where the paper draws Lenet's usual tickets; all else in Figure 4
+LENETS = {"the paper": ("fig04", "winning ticket (iterative)")}
 PIXELS = ("fig23-inputs-are-uneven", "fig23-peak-of-many", "fig23-peak-of-few")
 SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 
@@ -179,18 +180,31 @@ def pixels_table(fig23: pd.DataFrame, length: pd.DataFrame) -> str:
     return "\n".join([*said, ""])
 
 
-def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
-    """Means of winning tickets of Lenet at the rounds that all lines have, the paper's last, as a Markdown table."""
-    rounds = sorted(set.intersection(*(set(rows["round"]) for rows in lines.values())))
+@_told_of(("fig05", "laptop"), ("centred", "laptop"))
+def centred_table(fig05: pd.DataFrame, centred: pd.DataFrame) -> str:
+    """Tickets of Conv-2 and their reinitialisations on raw and on centred pixels, beside the paper's, as a Markdown table."""
+    kinds = {"ticket": "Conv-2", "reinitialised": "Conv-2 reinit"}
+    pixels = {"raw": fig05[fig05.trial == 0], "centred": centred}
+    lines = {f"{kind}, {name}": table[table.line == line] for kind, line in kinds.items() for name, table in pixels.items()}
+    papers = {f"{kind}, the paper": ("fig05", line) for kind, line in kinds.items()}
+    rounds = sorted(set(centred["round"][centred.line == "Conv-2 reinit"]) | {0})
+    return _at_rounds(lines, ("test_accuracy_at_early_stop", "early_stop_iteration"), papers, rounds)
+
+
+def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...], papers: dict[str, tuple[str, str]] = LENETS, rounds: list[int] | None = None) -> str:
+    """Means of lines, and of the paper's, {name: (its figure, its line)}, at some rounds, else those that all lines have, as a Markdown table."""
+    rounds = rounds or sorted(set.intersection(*(set(rows["round"]) for rows in lines.values())))
     density = lines[next(iter(lines))].groupby("round").density.first()
     rows = {name: rows.groupby(["metric", "round"]).value.mean() for name, rows in lines.items()}
-    theirs = {metric: PAPERS_TICKET.get(metric, ("fig04", "winning ticket (iterative)")) for metric in metrics}
-    points = pd.concat([paper.curves(figure).query("line == @line and metric == @metric") for metric, (figure, line) in theirs.items()])
-    rows["the paper"] = points.groupby(["metric", "round"])["mean"].mean()
+    for name, their in papers.items():
+        sought = {metric: PAPERS_TICKET.get(metric, their) for metric in metrics}
+        points = pd.concat([paper.curves(figure).query("line == @line and metric == @metric") for metric, (figure, line) in sought.items()])
+        rows[name] = points.groupby(["metric", "round"])["mean"].mean()
     columns = [(metric, r) for metric in metrics for r in rounds]
     said = [f"| tickets | {' | '.join(f'{QUANTITIES[metric]}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, means in rows.items():
-        said.append(f"| {name} | {' | '.join(f'{means[c]:,.0f}' if means[c] > 1 else f'{100 * means[c]:.2f} %' for c in columns)} |")
+        cells = ["–" if c not in means else f"{means[c]:,.0f}" if means[c] > 1 else f"{100 * means[c]:.2f} %" for c in columns]
+        said.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*said, ""]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
