@@ -345,6 +345,7 @@ def _named(axes: list[Axes], beside: bool = False) -> dict:
     alike = len(set(n.values())) == 1
     entries = {label if alike or label not in n else f"{label} (n = {n[label]})": handle for label, handle in entries.items()}
     behind = [line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]]
+    entries = {label: Line2D([], [], color=handle.get_color(), **BEHIND) if handle in behind else handle for label, handle in entries.items()}
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
         banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
