@@ -118,7 +118,7 @@ def metric_vs_density(
             few, many = ours.trained.min(), ours.trained.max()
             drawn.trained = f"{few} to {many}" if few < many else f"{many}"
             learned = ours["mean"][ours["mean"] > LEARNED]
-            low = min(low, learned.quantile(0.1)) if learned.quantile(0.25) < lowest else low
+            low = min(low, learned.quantile(0.1), learned.iloc[0]) if learned.quantile(0.25) < lowest else low  # the first is the line's densest
     if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
