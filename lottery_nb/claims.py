@@ -23,7 +23,7 @@ VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "≈",
 HUNDREDTHS = ("pp", "%")
 COUNTS = ("weights", "iterations")
 DECIMALS = {"%": 1, "plain": 3}  # else 2
-DENSITY_TOLERANCE = 0.03  # relative; neighbouring rounds are a tenth apart at least
+DENSITY_TOLERANCE = 0.03  # of the weights that are left or gone, whichever are fewer; neighbouring rounds are further apart
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _value_at(rows: pd.DataFrame, where: dict) -> float | None:
         chosen = chosen[chosen.density.between(*density)]
     elif density is not None and len(chosen):
         off = (chosen.density - density).abs()
-        chosen = chosen[(off == off.min()) & (off <= DENSITY_TOLERANCE * density)]
+        chosen = chosen[(off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))]
     if not len(chosen):
         return None
     if "moment" in where:

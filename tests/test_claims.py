@@ -50,6 +50,9 @@ def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
     assert judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).verdict == "not tested at this scale"
     assert judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).verdict == "not tested at this scale"
     assert judge(claim(), pd.DataFrame(columns=["line", "metric", "trial"]), "laptop", monkeypatch).verdict == "not tested at this scale"
+    after_ten_rounds = claim(of={"line": "a", "metric": "m", "density": 0.9942})  # of small layers only, in a large network
+    assert judge(after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.9953)), "laptop", monkeypatch).verdict == "not tested at this scale"
+    assert judge(after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.99416)), "laptop", monkeypatch).verdict == "reproduced"
 
 
 def test_draws_of_a_trial_are_averaged(monkeypatch):
