@@ -191,6 +191,14 @@ def centred_table(fig05: pd.DataFrame, centred: pd.DataFrame) -> str:
     return _at_rounds(lines, ("test_accuracy_at_early_stop", "early_stop_iteration"), papers, rounds)
 
 
+@_told_of(("centred", "laptop"), ("masks", "laptop"), ("masks", "paper"))
+def masks_table(centred: pd.DataFrame, short: pd.DataFrame, full: pd.DataFrame) -> str:
+    """Tickets of Conv-2 that were found and trained with 3,000 and with 20,000 iterations, beside the paper's, as a Markdown table."""
+    brisk = {f"{name} iterations, pruned thrice at once": table.assign(round=3 * table["round"]) for name, table in {"3,000": short, "20,000": full}.items()}
+    lines = {"3,000 iterations": centred[centred.line == "Conv-2"]} | brisk
+    return _at_rounds(lines, ("test_accuracy_at_early_stop", "early_stop_iteration"), {"20,000 iterations, the paper": ("fig05", "Conv-2")})
+
+
 def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...], papers: dict[str, tuple[str, str]] = LENETS, rounds: list[int] | None = None) -> str:
     """Means of lines, and of the paper's, {name: (its figure, its line)}, at some rounds, else those that all lines have, as a Markdown table."""
     rounds = rounds or sorted(set.intersection(*(set(rows["round"]) for rows in lines.values())))

@@ -563,7 +563,7 @@ vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
 # "rounds": every round of Lenet with its learning curves, for sliders; for the page on where we differ "splits", other validation
 # sets, "centred", Conv-2 on pixels less their mean, and at paper scale "length", all 50,000 iterations, and "precision",
-# products in 32 bits.
+# products in 32 bits; at both, "masks", Conv-2 pruned as in three of the paper's rounds at once.
 STUDIES = {
     "inputs": {
         f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
@@ -583,5 +583,8 @@ STUDIES = {
     "centred": {
         "Conv-2": conv2.but(scaling="centred").iterative().at_rounds(*range(9)),
         "Conv-2 reinit": conv2.but(scaling="centred").iterative().reinitialised().at_rounds(3, 5, 7),
+    },
+    "masks": {
+        "Conv-2": conv2.but(scaling="centred", precision="bf16", prune_fc=0.488, prune_conv=0.271, prune_output=0.271).iterative().at_rounds(0, 1, 2),
     },
 }
