@@ -221,6 +221,7 @@ def build() -> Path:
         "inputs": pages.inputs_table(),
         "precision": pages.precision_table(),
         "centred": pages.centred_table(),
+        "dropout": pages.dropout_table(),
         "masks": pages.masks_table(),
         "sharing": pages.sharing_table({scale: sharing(scale) for scale in SCALES}),
         "remaining": pages.remaining_table(left),

@@ -191,6 +191,22 @@ def centred_table(fig05: pd.DataFrame, centred: pd.DataFrame) -> str:
     return _at_rounds(lines, ("test_accuracy_at_early_stop", "early_stop_iteration"), papers, rounds)
 
 
+@_told_of(("dropout", "laptop"))
+def dropout_table(dropout: pd.DataFrame) -> str:
+    """Validation accuracies of three whole Conv-2 networks with dropout, at each learning rate and input scaling, beside the paper's."""
+    ours = dropout[dropout.metric == "val_accuracy_at_early_stop"]
+    accuracies = {tuple(line.split(", ")): sorted(rows.value) for line, rows in ours.groupby("line", sort=False)}
+    points = paper.curves("fig36").query("round == 0 and metric == 'val_accuracy_at_early_stop'").set_index("line")
+    rates = list(dict.fromkeys(rate for rate, _ in accuracies))
+    for rate in rates:
+        point = points.loc[f"Conv-2 {rate}"]  # of three trials lowest, mean and highest also tell the third
+        accuracies[rate, "the paper"] = sorted([point["min"], 3 * point["mean"] - point["min"] - point["max"], point["max"]])
+    said = [f"| pixels | {' | '.join(f'learning rate {rate}' for rate in rates)} |", f"| --- |{' ---: |' * len(rates)}"]
+    for pixels in dict.fromkeys(pixels for _, pixels in accuracies):
+        said.append(f"| {pixels} | {' | '.join(', '.join(f'{100 * a:.0f}' for a in accuracies[rate, pixels]) + ' %' for rate in rates)} |")
+    return "\n".join([*said, ""])
+
+
 @_told_of(("centred", "laptop"), ("masks", "laptop"), ("masks", "paper"))
 def masks_table(centred: pd.DataFrame, short: pd.DataFrame, full: pd.DataFrame) -> str:
     """Tickets of Conv-2 that were found and trained with 3,000 and with 20,000 iterations, beside the paper's, as a Markdown table."""

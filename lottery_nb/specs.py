@@ -562,7 +562,7 @@ vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240
 
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
 # "rounds": every round of Lenet with its learning curves, for sliders; for the page on where we differ "splits", other validation
-# sets, "centred", Conv-2 on pixels less their mean, and at paper scale "length", all 50,000 iterations, and "precision",
+# sets, "centred", Conv-2 on pixels less their mean, "dropout", which of its whole networks learn with dropout, and at paper scale "length", all 50,000 iterations, and "precision",
 # products in 32 bits; at both, "masks", Conv-2 pruned as in three of the paper's rounds at once.
 STUDIES = {
     "inputs": {
@@ -583,6 +583,11 @@ STUDIES = {
     "centred": {
         "Conv-2": conv2.but(scaling="centred").iterative().at_rounds(*range(9)),
         "Conv-2 reinit": conv2.but(scaling="centred").iterative().reinitialised().at_rounds(3, 5, 7),
+    },
+    "dropout": {
+        f"{rate:g}, {scaling}": conv2.sweep(dropout=0.5, iterations=60_000, learning_rate=rate, scaling=scaling).iterative().at_rounds(0)
+        for scaling in ("raw", "centred")
+        for rate in (1e-4, 2e-4, 3e-4)
     },
     "masks": {
         "Conv-2": conv2.but(scaling="centred", precision="bf16", prune_fc=0.488, prune_conv=0.271, prune_output=0.271).iterative().at_rounds(0, 1, 2),
