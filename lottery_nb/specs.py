@@ -561,9 +561,9 @@ resnet18 = Recipe(network="resnet18", iterations=30_000, batch=128, milestones=(
 vgg19 = Recipe(network="vgg19", iterations=112_480, batch=64, milestones=(56_240, 84_360), marks=(30_000, 60_000), rounds=33, **_deep)
 
 # What the book trains beside its figures, {name: plan}. "inputs": whole networks under each input scaling, for the method page;
-# "rounds": every round of Lenet with its learning curves, for sliders; for the page on where we differ "splits", other validation
-# sets, "centred", Conv-2 on pixels less their mean, "dropout", which of its whole networks learn with dropout, and at paper scale "length", all 50,000 iterations, and "precision",
-# products in 32 bits; at both, "masks", Conv-2 pruned as in three of the paper's rounds at once.
+# "rounds": every round of Lenet with its learning curves, for sliders. For the page on where we differ: "splits", other validation
+# sets; "centred", Conv-2 on pixels less their mean; "dropout", which whole networks learn with it; at paper scale "length", all
+# 50,000 iterations, and "precision", products in 32 bits; at both, "masks", Conv-2 pruned as in three of the paper's rounds at once.
 STUDIES = {
     "inputs": {
         f"{name}, {scaling}": recipe.but(scaling=scaling).iterative().at_rounds(0)
