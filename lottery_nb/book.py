@@ -18,7 +18,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from . import claims, distances, graph, pages, plans
+from . import claims, distances, graph, pages, paper, plans, running
 from .errors import LotteryError
 from .graph import Plan
 from .specs import SCALES, STUDIES, Recipe
@@ -213,7 +213,7 @@ def build() -> Path:
         "disagreements": pages.disagreements(sheets),
         "coverage": pages.coverage(tables, study_tables(), left),
         "differences": pages.differences(
-            {figure: distances.points(figure.name, figure.plan, table, figure.committed_scale) for figure, table in tables.items()}
+            {figure: distances.points(figure.name, figure.plan, table, figure.committed_scale) for figure, table in tables.items() if paper.plots(figure.name)}
         ),
         "splits": pages.splits_table(),
         "length": pages.length_table(),
@@ -245,10 +245,18 @@ def _make_page(path: Path) -> None:
         return
     print(f"{figure.name} at {scale} scale", flush=True)
     stamp.unlink(missing_ok=True)
-    with environment(LOTTERY_MISSING="train" if scale == "smoke" else "skip"):
+    with _sources(figure):
         execute(figure, {"scale": scale}, page)
     _offer(figure, scale, page)
     stamp.write_text(made_of)
+
+
+def _sources(figure: Figure):
+    """An environment in which a figure is drawn from its committed table alone, whatever this machine's store has beside it; one
+    without a committed table is rehearsed."""
+    if figure.committed_scale is None:
+        return environment(LOTTERY_MISSING="train")
+    return environment(LOTTERY_MISSING="skip", LOTTERY_STORE=str(PAGES / "no-store"))
 
 
 def _made_of(figure: Figure, scale: str) -> str:
@@ -273,7 +281,7 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    with environment(LOTTERY_MISSING="skip"), redirect_stdout(None), warnings.catch_warnings():
+    with _sources(figure), redirect_stdout(None), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
         _, *imports_plan_and_run, picture = (cell.source for cell in figure.notebook.cells[1:6])
         code = [f"scale, trials = {scale!r}, None", *imports_plan_and_run, picture.partition("plt.show()")[0]]
@@ -308,7 +316,7 @@ def _first_picture() -> None:
     [figure] = figures(["fig04"])
     scale = figure.committed_scale or "smoke"
     lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
-    with environment(LOTTERY_MISSING="skip"), redirect_stdout(None):
+    with _sources(figure), redirect_stdout(None):
         table = plans.run(lines, scale=scale, figure=figure.name)
     picture, axes = plots.panels(1, 2)
     plots.early_stop_vs_density(table, axes[0], paper=figure.name)
@@ -377,30 +385,39 @@ def status() -> list[dict]:
             "figure": figure.number,
             "notebook": str(figure.path.relative_to(ROOT)),
             "scale": figure.committed_scale,
-            "done": wanted - len(left),
+            "done": done,
             "wanted": wanted,
             "hours_left": round(sum(left.values()) / 3600, 2),
             "verdicts": {verdict: int((sheets[figure].verdict == verdict).sum()) for verdict in claims.VERDICTS},
         }
-        for figure, (wanted, left) in remaining(Store()).items()
+        for figure, (done, wanted, left) in remaining(Store()).items()
     ]
 
 
-def remaining(store: Store | None = None) -> dict[Figure, tuple[int, dict[str, float]]]:
-    """For every figure how many trainings it wants, at its best committed scale or at laptop scale, and the seconds that each one
-    takes which is neither committed nor in the store.
+def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[str, float]]]:
+    """For every figure, at its best committed scale or at laptop scale: how many of the trainings it wants are done, in any
+    table of that scale or in the store; how many it wants; and of each that is to be trained for the rest, those that no figure
+    shows included, the seconds.
 
-    They are judged by the median of those done whose network is of the same width and precision. Where none is, by the speed of
-    the whole network in 32 bits that the cluster page is made of, in proportion to the width: rather too long.
+    Seconds are judged by the median of those done whose network is of the same width and precision. Where none is, by the speed
+    of the whole network in 32 bits that the cluster page is made of, in proportion to the width: rather too long. A mask that
+    trainings to come stand on counts as done with its training: without the store that has it, it is trained once more.
     """
-    wanted, done, rates = {}, {}, {}
-    for figure in figures():
-        scale = figure.committed_scale or "laptop"
-        wanted[figure] = graph.wanted_nodes([figure.plan], scale)
-        done[figure] = plans.done(wanted[figure], figure.name, scale, store)
-        for key, seconds in done[figure].items():
-            recipe = wanted[figure][key].node.recipe
-            rates.setdefault((recipe.network, recipe.width, recipe.precision), []).append(seconds / recipe.iterations)
+    scales = {figure: figure.committed_scale or "laptop" for figure in figures()}
+    held = {scale: plans.committed(scale) for scale in set(scales.values())}
+    wanted = {figure: graph.wanted_nodes([figure.plan], scale) for figure, scale in scales.items()}
+    rates: dict[tuple, list[float]] = {}
+
+    def done(figure: Figure, wish: graph.Wanted) -> bool:
+        seconds = [each for beside, each in held[scales[figure]].get(wish.node.key, ()) if wish.shows <= beside]
+        if not seconds and store and running.stored(store, wish):
+            seconds = [store.record(wish.node.key)["seconds"]]
+        recipe = wish.node.recipe
+        rates.setdefault((recipe.network, recipe.width, recipe.precision), []).extend(each / recipe.iterations for each in seconds)
+        return bool(seconds)
+
+    found = {figure: sum(done(figure, wish) for wish in wishes.values()) for figure, wishes in wanted.items()}
+    left = {figure: graph.with_ancestors(wishes, lambda wish, figure=figure: done(figure, wish)) for figure, wishes in wanted.items()}
     whole = simulated()["iteration"]
 
     @cache
@@ -408,8 +425,9 @@ def remaining(store: Store | None = None) -> dict[Figure, tuple[int, dict[str, f
         rate = rates.get((recipe.network, recipe.width, recipe.precision))
         return recipe.iterations * (float(np.median(rate)) if rate else whole[recipe.network] * recipe.width)
 
-    left = {figure: [key for key in nodes if key not in done[figure]] for figure, nodes in wanted.items()}
-    return {figure: (len(nodes), {key: seconds_of(nodes[key].node.recipe) for key in left[figure]}) for figure, nodes in wanted.items()}
+    return {
+        figure: (found[figure], len(wishes), {key: seconds_of(wish.node.recipe) for key, wish in left[figure].items()}) for figure, wishes in wanted.items()
+    }
 
 
 def simulated() -> dict:

@@ -58,7 +58,7 @@ class Claim:
     def disagrees(self) -> bool:
         """Whether the paper's text and its own plot differ by more than rounding and a tenth. A text that gives a bound, as in
         "more than 0.3", agrees with a plot beyond it."""
-        if not self.text or self.plot is None or (self.text in self.rule.values() and self.side(self.plot) == "keeps"):
+        if self.text is None or self.plot is None or (self.text in self.rule.values() and self.side(self.plot) == "keeps"):
             return False
         decimals = len(f"{self.text:g}".partition(".")[2])
         return abs(self.text - self.plot) > max(0.5 * 10**-decimals, 0.1 * abs(self.text))
@@ -190,10 +190,10 @@ def _moment(distribution: pd.DataFrame, which: str) -> float:
 
 def on_papers_plot(claim: Claim) -> float | None:
     """The claim's measurement on the paper's own curve."""
-    try:
-        points = paper.curves(f"fig{claim.figure:02d}")
-    except LotteryError:
+    figure = f"fig{claim.figure:02d}"
+    if not paper.plots(figure):
         return None
+    points = paper.curves(figure)
     first = points.panel == points.groupby(["line", "metric", "density"], dropna=False).panel.transform("min")
     return claim.measure(points[first].assign(value=points["mean"], iteration=points.x))
 
@@ -203,11 +203,13 @@ def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:
 
     figure: such as "fig04"; table: of `plans.run`, taken at `scale`.
     """
-    rows = []
+    rows, by_place = [], dict(tuple(table.groupby(["line", "metric"], dropna=False)))
     for claim in load():
         if f"fig{claim.figure:02d}" != figure:
             continue
-        trials = [claim.measure(trial) for _, trial in table.groupby("trial", dropna=False)] if len(table) else []
+        places = [(place["line"], place["metric"]) for place in (claim.of, {**claim.of, **(claim.against or {})})]
+        compared = [by_place[place] for place in dict.fromkeys(places) if place in by_place]
+        trials = [claim.measure(trial) for _, trial in pd.concat(compared).groupby("trial", dropna=False)] if compared else []
         values = [value for value in trials if value is not None]
         row = {"id": claim.id, "claim": claim, "n": len(values), "verdict": _verdict(claim, values, scale)}
         ours = {"ours": sum(values) / len(values), "low": min(values), "high": max(values)} if values else dict.fromkeys(("ours", "low", "high"))

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 QUANTITIES = {
     "early_stop_iteration": "early stop", "early_stop_iteration_test": "early stop by test loss", "val_loss": "validation loss",
-    "test_accuracy": "test accuracy", "test_accuracy_at_early_stop": "test accuracy", "test_accuracy_at_early_stop_test": "test accuracy",
-    "train_accuracy_at_early_stop": "training accuracy", "val_accuracy_at_early_stop": "validation accuracy",
+    "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "val_accuracy": "validation accuracy",
 }  # fmt: skip
 PAPERS_TICKET = {"val_accuracy_at_early_stop": ("fig29", "0.2")}  # where the paper draws Lenet's usual tickets; all else in Figure 4
 LENETS = {"the paper": ("fig04", "winning ticket (iterative)")}
@@ -48,28 +47,28 @@ def gallery(sheets: dict[Figure, pd.DataFrame], pictures: Path) -> str:
     return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
 
 
-def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], remaining: dict[Figure, tuple[int, dict[str, float]]]) -> str:
+def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], remaining: dict[Figure, tuple[int, int, dict[str, float]]]) -> str:
     """How far the book is trained, in two sentences; tables: of the figures that are committed at more than smoke scale;
     remaining: of `book.remaining`."""
-    parts = [figure for figure in tables if remaining[figure][1]]
+    parts = [figure for figure in tables if remaining[figure][2]]
     rehearsed = [figure for figure in remaining if figure.plan and figure not in tables]
     nodes = pd.concat([table[["node", "seconds"]] for table in [*tables.values(), *studies]]).drop_duplicates("node")
     named = ", ".join(map(_linked, parts))
     return (
-        f"Of the 45 figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}), {len(rehearsed)} only rehearsed, "
+        f"Of the {len(remaining)} figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}), {len(rehearsed)} only rehearsed, "
         f"and one needs no training. Behind them stand {len(nodes):,} different trainings, {nodes.seconds.sum() / 3600:.0f} hours "
         "of one or two processor threads.\n"
     )
 
 
-def remaining_table(remaining: dict[Figure, tuple[int, dict[str, float]]]) -> str:
+def remaining_table(remaining: dict[Figure, tuple[int, int, dict[str, float]]]) -> str:
     """What is still to train of the figures that are not complete, as a Markdown table; remaining: of `book.remaining`."""
     said = ["| figure | scale | trained | wanted | hours missing |", "| --- | --- | ---: | ---: | ---: |"]
     shared: dict[str, float] = {}
-    for figure, (wanted, left) in remaining.items():
+    for figure, (done, wanted, left) in remaining.items():
         if left:
             scale, hours = figure.committed_scale or "laptop", sum(left.values()) / 3600
-            said.append(f"| {_linked(figure)} | {scale} | {wanted - len(left)} | {wanted} | {hours:.1f} |")
+            said.append(f"| {_linked(figure)} | {scale} | {done} | {wanted} | {hours:.1f} |")
             shared |= left
     said.append(f"| together, each training once | | | {len(shared):,} missing | {sum(shared.values()) / 3600:.1f} |")
     return "\n".join([*said, ""])
@@ -115,7 +114,7 @@ def differences(compared: dict[Figure, pd.DataFrame]) -> str:
     for figure, points in compared.items():
         for metric, row in distances.summary(points).iterrows():
             cells = [
-                _linked(figure), QUANTITIES[metric], f"{row.points:,.0f}", f"{row.distance:.2f}",
+                _linked(figure), _quantity(metric), f"{row.points:,.0f}", f"{row.distance:.2f}",
                 _shift(metric, row.difference), figure.committed_scale,
             ]  # fmt: skip
             rows.append((row.distance, figure.number, f"| {' | '.join(cells)} |"))
@@ -125,6 +124,13 @@ def differences(compared: dict[Figure, pd.DataFrame]) -> str:
 
 def _linked(figure: Figure) -> str:
     return f"{{ref}}`{figure.number} <{figure.name}>`"
+
+
+def _quantity(metric: str) -> str:
+    """A metric in words, such as "test accuracy at the end"; where none is said, the moment is early stop."""
+    quantity, _, moment = metric.partition("_at_")
+    moments = {"": "", "early_stop": "", "early_stop_test": "", "end": " at the end"}
+    return QUANTITIES[quantity] + moments.get(moment, f" at {moment.replace('_', ' ')}")
 
 
 def _shift(metric: str, difference: float) -> str:
@@ -225,7 +231,7 @@ def _at_rounds(lines: dict[str, pd.DataFrame], metrics: tuple[str, ...], papers:
         points = pd.concat([paper.curves(figure).query("line == @line and metric == @metric") for metric, (figure, line) in sought.items()])
         rows[name] = points.groupby(["metric", "round"])["mean"].mean()
     columns = [(metric, r) for metric in metrics for r in rounds]
-    said = [f"| tickets | {' | '.join(f'{QUANTITIES[metric]}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    said = [f"| tickets | {' | '.join(f'{_quantity(metric)}, {100 * density[r]:.1f} %' for metric, r in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, means in rows.items():
         cells = ["–" if c not in means else f"{means[c]:,.0f}" if means[c] > 1 else f"{100 * means[c]:.2f} %" for c in columns]
         said.append(f"| {name} | {' | '.join(cells)} |")

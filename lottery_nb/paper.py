@@ -17,6 +17,11 @@ def _points() -> pd.DataFrame:
     return pd.read_csv(ROOT / "book" / "paper_curves.csv", dtype={"title": str, "line": str, "round": "Int64"})
 
 
+def plots(figure: str) -> bool:
+    """Whether the paper draws curves in a figure: not in its tables, and not in figures that we add."""
+    return figure.removeprefix("fig").isdigit() and bool((_points().figure == int(figure.removeprefix("fig"))).any())
+
+
 def curves(figure: str, panel: int | None = None) -> pd.DataFrame:
     """A figure's points, one row each: panel (row by row, from 1), title, metric, line, x (as drawn), round, density, mean, min, max.
 

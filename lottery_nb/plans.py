@@ -18,7 +18,7 @@ from .distributions import distribution
 from .errors import LotteryError
 from .graph import Plan, Wanted, wanted_nodes
 from .running import stored, train_missing
-from .specs import CURVES, SCALES, TEST_STOP, Node
+from .specs import CURVES, SCALES, TEST_STOP, Line, Node
 from .store import ROOT, Store
 
 PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
@@ -28,35 +28,49 @@ COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "
 def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str | None = None, watch: Callable[[], None] = lambda: None) -> pd.DataFrame:
     """The table of a plan at a scale; trains what neither the figure's committed table nor the store holds.
 
-    scale: "smoke" | "laptop" | "paper"; trials: None takes the scale's own; figure: such as "fig04", whose committed
-    table may serve; watch: called often while trainings run, and ends them by raising. With LOTTERY_MISSING=skip nothing is
-    trained and what is missing is said. Raises LotteryError for bad input and for a store that cannot be used.
+    scale: "smoke" | "laptop" | "paper"; trials: None takes the scale's own, and what the committed table has beyond them;
+    figure: such as "fig04", whose committed table may serve; watch: called often while trainings run, and ends them by
+    raising. With LOTTERY_MISSING=skip nothing is trained and what is missing is said. Raises LotteryError for bad input and for a store that cannot be used.
     """
     wanted = wanted_nodes([plan], scale, trials)
     store, frozen = Store(), frozen_table(figure, scale)
     held = _held(frozen)
-    missing = {key: wish for key, wish in wanted.items() if not (key in held and wish.shows <= held[key]) and not stored(store, wish)}
+    missing = {key: wish for key, wish in wanted.items() if not _serves(held, wish) and not stored(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
         train_missing(missing, store, watch=watch)
         missing = {}
-    table = _assemble(plan, scale, trials, store, frozen, skip=missing)
+    table = _assemble(_lines(plan, scale, trials, frozen, trials is None), store, frozen, skip=missing)
     table.attrs["scale"] = scale
     table.attrs["lines"] = list(plan)
     table.attrs["narrower"] = any(line.recipe.at(scale).width != line.recipe.width for line in plan.values())
-    print(_summary(plan, scale, trials, table, missing, figure))
+    print(_summary(plan, scale, table, missing, figure))
     return table
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _assemble(plan: Plan, scale: str, trials: int | None, store: Store, frozen: pd.DataFrame, skip=()) -> pd.DataFrame:
-    """Rows of every line of the plan, from the committed table where it has them, else from the store."""
+def _lines(plan: Plan, scale: str, trials: int | None, frozen: pd.DataFrame, beyond: bool) -> dict[str, tuple[Line, list[Node]]]:
+    """Every line of the plan with its trainings; beyond: also those of further trials that the committed table has of it."""
+    held, labelled = _held(frozen), set(zip(frozen.line, frozen.node))
+    most = int(frozen.trial.max()) + 1 if beyond and len(frozen) else None
+    found = {}
+    for label, line in plan.items():
+        nodes = line.nodes(scale, trials)
+        own = {node.key for node in nodes}
+        further = line.nodes(scale, most) if most else []
+        nodes += [each for each in further if each.key not in own and (label, each.key) in labelled and held[each.key].issuperset(line.shows)]
+        found[label] = (line, sorted(nodes, key=lambda node: (node.round, node.trial, node.draw)))
+    return found
+
+
+def _assemble(lines: dict[str, tuple[Line, list[Node]]], store: Store, frozen: pd.DataFrame, skip=()) -> pd.DataFrame:
+    """Rows of every line's trainings, from the committed table where it has them, else from the store."""
     held, by_node = _held(frozen), dict(tuple(frozen.groupby("node")))
     parts = []
-    for label, line in plan.items():
+    for label, (line, nodes) in lines.items():
         frames, fresh = [], []
-        for node in line.nodes(scale, trials):
+        for node in nodes:
             if node.key in held and held[node.key].issuperset(line.shows) and node.key not in skip:
                 frames.append(by_node[node.key])
             elif node.key not in skip:
@@ -135,21 +149,23 @@ def frozen_scales(figure: str) -> list[str]:
 
 
 def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tuple[Path, int, int]:
-    """Write a figure's table of what the store holds into the committed results: (file, trainings in it, trainings wanted).
+    """Write a figure's table into the committed results: (file, trainings in it of those wanted, trainings wanted).
 
-    What the committed table has and this store lacks stays in it, so that a figure can be finished on another machine.
+    It is made of what the store holds; of what the committed table has, which nothing is ever dropped from; and of what the
+    scale's other committed tables have. So a figure can be finished on another machine.
     """
     store, folder = Store(), results_folder()
     if folder is None:
         raise LotteryError("LOTTERY_RESULTS is empty: unset it, or name the folder that the table goes to")
-    wanted, before = wanted_nodes([plan], scale, trials), frozen_table(figure, scale)
-    held = _held(before)
-    missing = {key for key, wish in wanted.items() if not stored(store, wish)}
-    if len(missing) == len(wanted):
+    wanted, own = wanted_nodes([plan], scale, trials), frozen_table(figure, scale)
+    fresh = {key for key, wish in wanted.items() if stored(store, wish)}
+    lent = _lent({key: wish for key, wish in wanted.items() if key not in fresh and not _serves(_held(own), wish)}, scale)
+    if not fresh and lent.empty:
         raise LotteryError(f"{figure} has no trainings at {scale} scale in {store.folder}: python -m lottery_nb run {figure} --scale {scale}")
-    kept = {key for key in missing if key in held and wanted[key].shows <= held[key]}
-    missing -= kept
-    table = _assemble(plan, scale, trials, store, before[before.node.isin(kept)], skip=missing)
+    committed = pd.concat([each for each in (own[~own.node.isin([*fresh, *lent.node])], lent) if len(each)] or [own])
+    held = _held(committed)
+    missing = {key for key, wish in wanted.items() if key not in fresh and not _serves(held, wish)}
+    table = _assemble(_lines(plan, scale, trials, own, beyond=True), store, committed, skip=missing)
     path = folder / f"{figure}-{scale}.parquet"
     draft = path.with_suffix(".draft")
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,17 +174,36 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     return path, len(wanted) - len(missing), len(wanted)
 
 
-def done(wanted: dict[str, Wanted], figure: str, scale: str, store: Store | None) -> dict[str, float]:
-    """Which of the wanted trainings are in the figure's committed table, or the store if one is given, with their seconds."""
-    frozen = frozen_table(figure, scale)
-    held, seconds = _held(frozen), dict(zip(frozen.node, frozen.seconds))
+def _lent(wanted: dict[str, Wanted], scale: str) -> pd.DataFrame:
+    """The rows that committed tables of a scale have of wanted trainings, of each training from the first table that serves."""
     found = {}
-    for key, wish in wanted.items():
-        if key in held and wish.shows <= held[key]:
-            found[key] = seconds[key]
-        elif store and stored(store, wish):
-            found[key] = store.record(key)["seconds"]
+    for name in committed_at(scale) if wanted else ():
+        table = frozen_table(name, scale)
+        held = _held(table)
+        serves = [key for key, wish in wanted.items() if key not in found and _serves(held, wish)]
+        found |= dict(tuple(table[table.node.isin(serves)].groupby("node")))
+    return pd.concat(found.values()) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def committed_at(scale: str) -> list[str]:
+    """The figures and studies that have a committed table of a scale."""
+    folder = results_folder()
+    return sorted(path.stem.rpartition("-")[0] for path in folder.glob(f"*-{scale}.parquet")) if folder else []
+
+
+def committed(scale: str) -> dict[str, list[tuple[set[str], float]]]:
+    """What a scale's committed tables have: {training: of each table with it, the metrics beside the usual ones, and its seconds}."""
+    found: dict[str, list[tuple[set[str], float]]] = {}
+    for name in committed_at(scale):
+        table = frozen_table(name, scale)
+        seconds = dict(zip(table.node, table.seconds))
+        for key, beside in _held(table).items():
+            found.setdefault(key, []).append((beside, seconds[key]))
     return found
+
+
+def _serves(held: dict[str, set[str]], wish: Wanted) -> bool:
+    return wish.node.key in held and wish.shows <= held[wish.node.key]
 
 
 def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:
@@ -177,11 +212,15 @@ def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:
     return {key: set(beside.get(key, ())) for key in frozen.node.unique()}
 
 
-def _summary(plan: Plan, scale: str, trials: int | None, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
+def _summary(plan: Plan, scale: str, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
     shrank: dict[str, dict[str, None]] = {}
+    drawn = table.groupby(["line", "strategy", "round"]).trial.nunique().groupby("line").agg(["min", "max"])
     for line in plan.values():
-        shrank.setdefault(line.recipe.network, {}).update(dict.fromkeys(line.what_shrank(scale, trials)))
+        alike = [label for label, other in plan.items() if (other.recipe.network, other.recipe.trials) == (line.recipe.network, line.recipe.trials)]
+        trials = drawn[drawn.index.isin(alike)]
+        shrunk = line.what_shrank(scale, (trials["min"].min(), trials["max"].max()) if len(trials) else None)
+        shrank.setdefault(line.recipe.network, {}).update(dict.fromkeys(shrunk))
     said = [f"scale     {scale}: {'shrunk to' if any(shrank.values()) else 'as in the paper'}"]
     for network, facts in shrank.items():
         said += [f"          {fact}{f' ({network})' if len(shrank) > 1 else ''}" for fact in facts]

@@ -450,10 +450,14 @@ class Line:
         draws = min(self.draws, recipe.draws)  # a control of the unpruned network would be another unpruned network
         return [self._node(recipe, trial, r, draw) for r in wanted if r for trial in range(trials) for draw in range(draws)]
 
-    def what_shrank(self, scale: str, trials: int | None = None) -> list[str]:
-        """What a scale takes from this line, in words: ["12,000 of 50,000 iterations", ...]; empty at paper scale."""
+    def what_shrank(self, scale: str, trials: tuple[int, int] | None = None) -> list[str]:
+        """What a scale takes from this line, in words: ["12,000 of 50,000 iterations", ...]; empty at paper scale.
+
+        trials: the fewest and the most that a point has; None for the scale's own.
+        """
         full, small = self.recipe, self.recipe.at(scale)
-        facts = [("iterations", small.iterations, full.iterations), ("trials", trials or small.trials, full.trials)]
+        few, many = trials or (small.trials, small.trials)
+        facts = [("iterations", small.iterations, full.iterations), ("trials", few if few == many else f"{few} to {many}", full.trials)]
         if self.strategy == "one-shot":
             facts.append(("one-shot densities", len(small.one_shot_grid) - 1, len(full.one_shot_grid) - 1))
         else:
@@ -463,7 +467,7 @@ class Line:
         said = [f"{small.data} instead of {full.data}"] if small.data != full.data else []
         said += [f"{small.precision} instead of {full.precision} in products"] if small.precision != full.precision else []
         said += [f"{small.width:g} of the filters and units of each layer"] if small.width != full.width else []
-        return said + [f"{ours:,} of {whole:,} {what}" for what, ours, whole in facts if ours != whole]
+        return said + [f"{ours if isinstance(ours, str) else f'{ours:,}'} of {whole:,} {what}" for what, ours, whole in facts if ours != whole]
 
     def _node(self, recipe, trial, r, draw):
         same = r == 0 or (r == 1 and self.strategy == "continued")  # the first pruning is of the same network

@@ -1,7 +1,9 @@
 """The command line and the book as a person meets them, in processes of their own."""
 
 import json
+import os
 import re
+import shutil
 
 import nbformat
 import pandas as pd
@@ -62,6 +64,37 @@ def test_figures_share_their_trainings(monkeypatch):
     one_shot = 2 * 5 * 13
     curves = 5 * 19 + 2 * 5  # Figure 11 stands on all rounds up to the 18th
     assert book.sharing("laptop") == (ladder + reinits + one_shot + curves, ladder + reinits + one_shot)
+
+
+def test_every_quantity_that_the_paper_plots_has_words():
+    metrics = pd.read_csv(ROOT / "book" / "paper_curves.csv").metric.unique()
+    words = {metric: pages._quantity(metric) for metric in metrics if " " not in metric}
+    assert words["test_accuracy_at_early_stop"] == words["test_accuracy"] == "test accuracy"
+    assert words["val_accuracy_at_end"] == "validation accuracy at the end"
+    assert words["test_accuracy_at_mark_2"] == "test accuracy at mark 2"
+
+
+def test_a_committed_figure_is_drawn_from_its_table_alone(monkeypatch, tmp_path):
+    figure = book.figures(["fig04"])[0]
+    with book._sources(figure):
+        assert (Store().folder, os.environ["LOTTERY_MISSING"]) == (tmp_path / "store", "train")
+    monkeypatch.setenv("LOTTERY_RESULTS", str(ROOT / "book" / "results"))
+    with book._sources(book.Figure(figure.path)):
+        assert not Store().folder.exists()
+        assert os.environ["LOTTERY_MISSING"] == "skip"
+
+
+def test_what_other_tables_have_is_done_and_what_no_figure_shows_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(book, "figures", lambda: [book.Figure(path) for path in sorted((ROOT / "notebooks").glob("fig11_*.ipynb"))])
+    [before] = book.remaining().values()
+    assert before[:2] == (0, 40)
+    assert len(before[2]) > 40, "Figure 11 stands on rounds that it does not show"
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path))
+    for name in ("fig04", "rounds"):
+        shutil.copy(ROOT / "book" / "results" / f"{name}-laptop.parquet", tmp_path)
+    [now] = book.remaining().values()
+    assert now[0] > 0
+    assert len(now[2]) < len(before[2])
 
 
 def test_what_a_slider_shows_is_trained_with_the_rest():

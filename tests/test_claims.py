@@ -151,6 +151,8 @@ def test_moments_and_densities_of_distributions():
         (0.3, 0.21, {"above": 0.3}, True),
         (1, 1.37, {"above": 0}, False),  # a text of one digit
         (3.5, 3.46, {"above": 1}, False),
+        (0, 1.37, {"between": [-0.5, 0.5]}, True),
+        (0, 0.2, {"above": -1}, False),
         (None, 2.16, {"above": 1}, False),
         (2.51, None, {"above": 1}, False),
     ],

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +262,47 @@ def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
                 elif "loss" in array:
                     np.testing.assert_allclose(ours[array], theirs[array], atol=1e-4)
             assert together.record(key)["measures"] == pytest.approx(other.record(key)["measures"], abs=1e-4)
+
+
+@pytest.fixture
+def committed_twice(tmp_path, monkeypatch):
+    """Two trials of a plan in a committed table, and an empty store."""
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    run(PLAN, scale="paper", trials=2)
+    path = plans.freeze("fig99", PLAN, "paper", trials=2)[0]
+    monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "another"))
+    return path
+
+
+ONE_TRIAL = {label: replace(line, recipe=tiny.but(trials=1)) for label, line in PLAN.items()}
+
+
+def test_a_figure_draws_all_trials_that_are_committed(committed_twice, trained, capsys):
+    table = run(ONE_TRIAL, scale="paper", figure="fig99")
+    assert table.groupby("line").node.nunique().to_dict() == {"ticket": 8, "reinit": 12}
+    assert "2 of 1 trials" in capsys.readouterr().out
+    assert set(run(ONE_TRIAL, scale="paper", trials=1, figure="fig99").trial) == {0}, "unless fewer are asked for"
+    other_label = {"same tickets": ONE_TRIAL["ticket"]}
+    assert set(run(other_label, scale="paper", figure="fig99").trial) == {0}
+    assert not trained
+
+
+def test_freezing_drops_no_trial(committed_twice, trained):
+    before = pd.read_parquet(committed_twice)
+    run({"ticket": ONE_TRIAL["ticket"].at_rounds(0)}, scale="paper")
+    assert plans.freeze("fig99", ONE_TRIAL, "paper", trials=1)[1:] == (10, 10)
+    after = pd.read_parquet(committed_twice)
+    assert len(trained) == 1
+    assert set(after.node) == set(before.node)
+    pd.testing.assert_frame_equal(after[~after.node.isin(trained)].reset_index(drop=True), before[~before.node.isin(trained)].reset_index(drop=True))
+
+
+def test_freezing_takes_what_other_committed_tables_have(committed_twice, trained):
+    with pytest.raises(LotteryError, match="fig98 has no trainings"):
+        plans.freeze("fig98", {"other": tiny.but(rounds=1).continued().at_rounds(1).with_curves()}, "paper")
+    path, done, wanted = plans.freeze("fig98", {"winning": tiny.iterative()}, "paper")
+    assert (done, wanted) == (8, 8)
+    lent, own = pd.read_parquet(path), pd.read_parquet(committed_twice).query("line == 'ticket'")
+    assert set(lent.line) == {"winning"}
+    pd.testing.assert_frame_equal(lent.drop(columns="line"), own.drop(columns="line").reset_index(drop=True))
+    assert not trained

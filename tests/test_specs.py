@@ -53,7 +53,7 @@ def test_scales_shrink_what_they_say():
     laptop = lenet.at("laptop")
     assert (laptop.data, laptop.iterations, laptop.rounds, laptop.trials) == ("mnist", 12_000, 20, 5)
     assert lenet.iterative().what_shrank("laptop") == ["12,000 of 50,000 iterations", "20 of 28 rounds"]
-    assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=3) == [
+    assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=(3, 3)) == [
         "12,000 of 50,000 iterations", "3 of 5 trials", "13 of 39 one-shot densities", "1 of 3 reinitialisations a ticket",
     ]  # fmt: skip
     assert lenet.iterative().reinitialised(3).what_shrank("paper") == []
