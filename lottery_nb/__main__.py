@@ -95,8 +95,9 @@ def _run(options) -> None:
         book.check_parameters(figure, parameters)
     store, wanted = Store(), book.wanted_by(options.figures, options.scale, parameters["trials"])
     jobs = _whole(options.jobs, "jobs")
-    with _hands(options, jobs, {wish.node.recipe.data for wish in wanted.values()}) as hands:
-        running.train_missing(wanted, store, hands)
+    if missing := [wish for wish in wanted.values() if not running.stored(store, wish)]:
+        with _hands(options, jobs, {wish.node.recipe.data for wish in missing}) as hands:
+            running.train_missing(wanted, store, hands)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
             page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"
@@ -141,6 +142,8 @@ def _status(options) -> None:
 def _bench(options) -> None:
     from . import bench  # torch, and torch's own data loaders
 
+    if options.growth and options.json:
+        raise LotteryError("--growth tells its figures as lines only: leave --json out")
     if options.growth:
         print(bench.growth(lambda line: print(line, file=sys.stderr)))
         return

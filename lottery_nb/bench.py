@@ -309,7 +309,7 @@ def growth(say: Callable[[str], None] = lambda line: None, sizes: tuple[int, ...
 
 def cluster(say: Callable[[str], None] = lambda line: None) -> dict:
     """What workers of one thread of this machine would take for the paper's own scale: {"machine": {...}, "iteration": {network:
-    seconds, validation included, every weight there}, "hours": {networks: as `simulation.hours`}}. Takes about five minutes."""
+    seconds, validation included, every weight there}, "hours": {networks: as `simulation.hours`}}. Takes about seven minutes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

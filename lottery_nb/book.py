@@ -400,8 +400,9 @@ def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[s
     shows included, the seconds.
 
     Seconds are judged by the median of those done whose network is of the same width and precision. Where none is, by the speed
-    of the whole network in 32 bits that the cluster page is made of, in proportion to the width: rather too long. A mask that
-    trainings to come stand on counts as done with its training: without the store that has it, it is trained once more.
+    of the whole network in 32 bits that the cluster page is made of (where it lacks the network, of its slowest), in proportion to
+    the width: rather too long. A mask that trainings to come stand on counts as done with its training: without the store that has
+    it, it is trained once more.
     """
     scales = {figure: figure.committed_scale or "laptop" for figure in figures()}
     held = {scale: plans.committed(scale) for scale in set(scales.values())}
@@ -423,7 +424,7 @@ def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[s
     @cache
     def seconds_of(recipe: Recipe) -> float:
         rate = rates.get((recipe.network, recipe.width, recipe.precision))
-        return recipe.iterations * (float(np.median(rate)) if rate else whole[recipe.network] * recipe.width)
+        return recipe.iterations * (float(np.median(rate)) if rate else whole.get(recipe.network, max(whole.values())) * recipe.width)
 
     return {
         figure: (found[figure], len(wishes), {key: seconds_of(wish.node.recipe) for key, wish in left[figure].items()}) for figure, wishes in wanted.items()

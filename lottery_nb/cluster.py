@@ -39,7 +39,9 @@ WAIT = 0.05  # seconds between looks at what is finished
 
 @contextmanager
 def local_workers(jobs: int, datasets: set[str]) -> Iterator["Workers"]:
-    """So many processes of one thread each on this machine, reached over loopback only."""
+    """So many processes of one thread each on this machine, reached over loopback only. Raises LotteryError where data is missing."""
+    for name in sorted(datasets):
+        data.file_of(name)  # here and once, before the workers all look for it
     with (
         dask.config.set(QUIET),
         LocalCluster(

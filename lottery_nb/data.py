@@ -8,6 +8,7 @@ import os
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,7 +149,7 @@ def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = tuple(stored[key] for key in keys)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LotteryError(f"{path} cannot be read as {name} ({error}): it must hold {', '.join(keys)}; delete or replace it") from error
     n_train, n_test, image = SHAPES[name]
     wanted = ((n_train, *image), (n_train,), (n_test, *image), (n_test,))

@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from .errors import LotteryError
-from .specs import Line, Node, shrinking
+from .specs import DISTRIBUTIONS, Line, Node, shrinking
 
 Plan = dict[str, Line]
 
@@ -50,6 +50,8 @@ def _check(plan: Plan) -> None:
             raise LotteryError(f"the label {label!r} of a plan is a {type(label).__name__}: give a text")
         if not isinstance(line, Line):
             raise LotteryError(f"{label!r} is a {type(line).__name__}, not a line: give one such as lenet.iterative() or lenet.one_shot()")
+        if line.control not in KEPT and any(what.startswith(DISTRIBUTIONS) for what in line.shows):
+            raise LotteryError(f"{label!r} shows a distribution over networks of {line.control}, whose weights are not kept: winning tickets have one")
 
 
 def with_ancestors(wanted: dict[str, Wanted], done: Callable[[Wanted], bool] = lambda wish: False) -> dict[str, Wanted]:

@@ -94,7 +94,7 @@ class Convolutional:
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images (n, height, width) or (n, height, width, 3) as this network takes them: (n, 32, 32, 3), grey ones in the
-        middle of a black image, the same in each channel."""
+        middle of an image of zeros, the same in each channel."""
         if images.ndim == 3:
             images = images.unsqueeze(-1).expand(*images.shape, CONV_CHANNELS)
         height, width = images.shape[1:3]

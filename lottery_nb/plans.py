@@ -18,7 +18,7 @@ from .distributions import distribution
 from .errors import LotteryError
 from .graph import Plan, Wanted, wanted_nodes
 from .running import stored, train_missing
-from .specs import CURVES, SCALES, TEST_STOP, Line, Node
+from .specs import CURVES, DISTRIBUTIONS, SCALES, TEST_STOP, Line, Node
 from .store import ROOT, Store
 
 PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
@@ -35,9 +35,10 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
     wanted = wanted_nodes([plan], scale, trials)
     store, frozen = Store(), frozen_table(figure, scale)
     held = _held(frozen)
-    missing = {key: wish for key, wish in wanted.items() if not _serves(held, wish) and not stored(store, wish)}
+    missing = {key: wish for key, wish in wanted.items() if not _serves(held, wish) and not _readable(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
-        train_missing(missing, store, watch=watch)
+        origins = {wish.node.unpruned.key: Wanted(wish.node.unpruned) for wish in missing.values() if _distributes(wish)}
+        train_missing(origins | missing, store, watch=watch)
         missing = {}
     table = _assemble(_lines(plan, scale, trials, frozen, trials is None), store, frozen, skip=missing)
     table.attrs["scale"] = scale
@@ -91,11 +92,11 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> list[tuple]:
         rows.append((name, _moment(name, record, node), np.nan, value))
     for metric in shows:
         if metric in CURVES:
-            arrays = store.arrays(node.key)
+            arrays = store.needed_arrays(node.key)
             rows += [(metric, int(iteration), np.nan, float(value)) for iteration, value in zip(arrays["iterations"], arrays[metric])]
         elif metric not in TEST_STOP:
-            origin = store.arrays(node.unpruned.key)
-            rows += [(metric, end, x, value) for x, value in distribution(metric, store.arrays(node.key), origin)]
+            origin = store.needed_arrays(node.unpruned.key)
+            rows += [(metric, end, x, value) for x, value in distribution(metric, store.needed_arrays(node.key), origin)]
     who = tuple(record[name] for name in ("strategy", "control", "trial", "draw", "round", "density"))
     made = (node.key, *(record[name] for name in PROVENANCE))
     return [(*who, iteration, metric, x, value, *made) for metric, iteration, x, value in rows]
@@ -158,7 +159,7 @@ def freeze(figure: str, plan: Plan, scale: str, trials: int | None = None) -> tu
     if folder is None:
         raise LotteryError("LOTTERY_RESULTS is empty: unset it, or name the folder that the table goes to")
     wanted, own = wanted_nodes([plan], scale, trials), frozen_table(figure, scale)
-    fresh = {key for key, wish in wanted.items() if stored(store, wish)}
+    fresh = {key for key, wish in wanted.items() if _readable(store, wish)}
     lent = _lent({key: wish for key, wish in wanted.items() if key not in fresh and not _serves(_held(own), wish)}, scale)
     if not fresh and lent.empty:
         raise LotteryError(f"{figure} has no trainings at {scale} scale in {store.folder}: python -m lottery_nb run {figure} --scale {scale}")
@@ -200,6 +201,15 @@ def committed(scale: str) -> dict[str, list[tuple[set[str], float]]]:
         for key, beside in _held(table).items():
             found.setdefault(key, []).append((beside, seconds[key]))
     return found
+
+
+def _readable(store: Store, wish: Wanted) -> bool:
+    """Whether the store has all that a training's rows are made of: distributions are over what its whole network began as."""
+    return stored(store, wish) and (not _distributes(wish) or wish.node.unpruned.key in store)
+
+
+def _distributes(wish: Wanted) -> bool:
+    return any(what.startswith(DISTRIBUTIONS) for what in wish.shows)
 
 
 def _serves(held: dict[str, set[str]], wish: Wanted) -> bool:

@@ -7,6 +7,7 @@ Everything takes the tidy table of `plans.run`. Densities are drawn as percentag
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -115,8 +116,7 @@ def metric_vs_density(
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
             drawn = ax.errorbar(unit * ours.density, ours["mean"], bars, label=label, elinewidth=0.8, capsize=1.5, **look)
-            few, many = ours.trained.min(), ours.trained.max()
-            drawn.trained = f"{few} to {many}" if few < many else f"{many}"
+            drawn.trained = [ours.trained.min(), ours.trained.max()]
             learned = ours["mean"][ours["mean"] > LEARNED]
             low = min(low, learned.quantile(0.1), learned.iloc[0]) if learned.quantile(0.25) < lowest else low  # the first is the line's densest
     if metric.startswith("early_stop_iteration"):
@@ -210,7 +210,7 @@ def distribution(table: pd.DataFrame, ax: Axes, shown: list[str], r: int, paper:
         if len(theirs):
             ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
         [drawn] = ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1])
-        drawn.trained = mine.node.nunique()
+        drawn.trained = [mine.node.nunique()]
         ax.fill_between(ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0)
         heights += [*ours["mean"]]
     ax.set_xlabel(LABELS[metric.split()[0]])
@@ -241,8 +241,8 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
         their = theirs[(theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())].sort_values("x")
         ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
         [drawn] = ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
-        drawn.trained = ours.trained.max()
-        if drawn.trained > 1:
+        drawn.trained = [ours.trained.max()]
+        if ours.trained.max() > 1:
             ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
@@ -265,8 +265,8 @@ def beside_the_whole(table: pd.DataFrame, ax: Axes, ticket: str, lines: list[str
         if len(their):
             ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
         [drawn] = ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label)
-        drawn.trained = ours.trained.max()
-        if drawn.trained > 1:
+        drawn.trained = [ours.trained.max()]
+        if ours.trained.max() > 1:
             ax.fill_between(ours.iteration / 1000, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
     late = factor * table.value[table.iteration > table.iteration.max() / 8]
     margin = 0.05 * (late.max() - late.min())
@@ -339,9 +339,14 @@ def _named(axes: list[Axes], beside: bool = False) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the networks trained for each
     of its points (in the title where all lines have as many), those of the paper alone after ours, then what the paper's look
     like if any is drawn; in short lines beside a panel."""
-    entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
-    entries = dict(sorted(entries.items(), key=lambda entry: not hasattr(entry[1], "trained")))
-    n = {label: handle.trained for label, handle in entries.items() if hasattr(handle, "trained")}
+    labelled = [(label, handle) for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())]
+    labelled.sort(key=lambda entry: not hasattr(entry[1], "trained"))
+    entries: dict[str, Artist] = {}
+    trained: dict[str, list[int]] = {}
+    for label, handle in labelled:
+        entries.setdefault(label, handle)
+        trained.setdefault(label, []).extend(getattr(handle, "trained", ()))
+    n = {label: str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}" for label, counts in trained.items() if counts}
     alike = len(set(n.values())) == 1
     entries = {label if alike or label not in n else f"{label} (n = {n[label]})": handle for label, handle in entries.items()}
     behind = [line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]]

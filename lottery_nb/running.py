@@ -177,10 +177,7 @@ class _Run:
             batch.wishes.append(wish)
 
     def _left_by(self, node: Node | None) -> dict | None:
-        arrays = node and self._store.arrays(node.key)
-        if node and arrays is None:
-            raise LotteryError(f"store: {node.key} was damaged after it was stored; run again to train it anew")
-        return arrays
+        return node and self._store.needed_arrays(node.key)
 
     def _done(self, key: str, share: float) -> None:
         self.frontier.done(key)
@@ -210,8 +207,11 @@ def stored(store: Store, wish: Wanted) -> bool:
 
 @cache
 def commit() -> str:
-    """Of the code that trains, for the records."""
-    said = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True)
+    """Of the code that trains, for the records; "unknown" outside a repository, or without git."""
+    try:
+        said = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
     return said.stdout.strip() or "unknown"
 
 

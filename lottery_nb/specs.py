@@ -30,6 +30,10 @@ BLOCKS = {"conv2": (64,), "conv4": (64, 128), "conv6": (64, 128, 192), "conv6-25
 RESNET_FILTERS = (16, 32, 64)  # of each of three groups of three residual blocks of two convolutions
 VGG_BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # (filters, convolutions); a 2x2 max-pooling between blocks
 
+NUMBERS = (
+    "width", "dropout", "init_std", "learning_rate", "momentum", "weight_decay", "adam_eps", "prune_fc", "prune_output", "prune_conv", "one_shot_step",
+)  # fmt: skip
+
 # Raised when the meaning of a result changes for the same recipe; every key then changes with it.
 RESULTS_VERSION = 1
 
@@ -55,6 +59,10 @@ def _require(condition: bool, message: str) -> None:
 
 def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,24 @@ class Recipe:
     draws: int = _asks(3)  # at most so many reinitialisations of a ticket
     one_shot_every: int = _asks(1)  # of the one-shot grid, every so manieth density
     effort: str = _asks("main")  # "main" | "control" | "sweep": scales spend less on the appendix than on the paper's main claims
+    chosen: frozenset[str] = field(default=frozenset(), init=False, compare=False, metadata={"asks": True})  # by `but`: scales leave them alone
 
     def __post_init__(self):
-        for name in ("sizes", "milestones", "marks"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("sizes", "milestones", "marks", "adam_betas"):
+            value = getattr(self, name)
+            _require(isinstance(value, tuple | list), f"{name} is {value!r}: several values are needed, in parentheses and with a comma, such as (300, 100)")
+            object.__setattr__(self, name, tuple(value))
+        for name in NUMBERS:
+            _require(_is_number(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a number is needed")
+        _require(
+            len(self.adam_betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in self.adam_betas),
+            f"adam_betas is {self.adam_betas!r}: two numbers in [0, 1) are needed, such as (0.9, 0.999)",
+        )
+        _require(0 < self.adam_eps < math.inf, f"adam_eps is {self.adam_eps!r}: it must be a number above 0")
+        _require(
+            isinstance(self.split_seed, int) and not isinstance(self.split_seed, bool) and self.split_seed >= 0,
+            f"split_seed is {self.split_seed!r}: a whole number of 0 or more is needed",
+        )
         for name in ("iterations", "batch", "evaluate_every", "validation", "rounds", "trials", "draws", "one_shot_every"):
             _require(_is_count(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a whole number of 1 or more is needed")
         deep = self.network in DEEP
@@ -261,10 +283,14 @@ class Recipe:
         return counts
 
     def but(self, **changes) -> "Recipe":
-        """This recipe with some fields changed."""
-        unknown = sorted(set(changes) - {f.name for f in fields(self)})
-        _require(not unknown, f"a recipe has no {', '.join(unknown)}: its fields are {', '.join(f.name for f in fields(self))}")
-        return replace(self, **changes)
+        """This recipe with some fields changed. Scales leave these alone, but for `iterations`, which they multiply, and `rounds`,
+        `trials` and `draws`, which they limit."""
+        names = [f.name for f in fields(self) if f.init]
+        unknown = sorted(set(changes) - set(names))
+        _require(not unknown, f"a recipe has no {', '.join(unknown)}: its fields are {', '.join(names)}")
+        changed = replace(self, **changes)
+        object.__setattr__(changed, "chosen", self.chosen | set(changes))
+        return changed
 
     def sweep(self, **changes) -> "Recipe":
         """This recipe with some fields changed, as one of many in a sweep: three trials at paper scale, fewer at others
@@ -299,10 +325,10 @@ class Recipe:
         return range(0, math.ceil(1 / self.one_shot_step), self.one_shot_every)
 
     def at(self, scale: str) -> "Recipe":
-        """This recipe shrunk to a scale; raises for an unknown one."""
+        """This recipe shrunk to a scale, save what `but` has set; raises for an unknown one."""
         shrink = shrinking(scale).get(self.network, {})
         shrink = {**shrink, **shrink.get(self.effort, {})}
-        changes = {name: value for name, value in shrink.items() if name not in ("iterations", "rounds", "trials", "draws", *EFFORTS)}
+        changes = {name: value for name, value in shrink.items() if name not in ("iterations", "rounds", "trials", "draws", *EFFORTS, *self.chosen)}
         for name in ("rounds", "trials", "draws"):
             if name in shrink:
                 changes[name] = min(getattr(self, name), shrink[name])
@@ -310,7 +336,7 @@ class Recipe:
             changes["iterations"] = max(1, round(self.iterations * shrink["iterations"]))
             changes["warmup"] = round(self.warmup * shrink["iterations"])
             changes["milestones"] = tuple(round(milestone * shrink["iterations"]) for milestone in self.milestones)
-            every = changes.get("evaluate_every", self.evaluate_every)
+            every = changes["evaluate_every"] = min(changes.get("evaluate_every", self.evaluate_every), changes["iterations"])
             changes["marks"] = tuple(every * round(mark * shrink["iterations"] / every) for mark in self.marks)
         return replace(self, **changes)
 
@@ -445,6 +471,13 @@ class Line:
         wanted = [r for r in grid if self.rounds is None or r in self.rounds]
         if self.strategy != "one-shot":
             _check_something_is_left(recipe, max(wanted, default=0))
+        elif wanted:
+            for kind, rate in self._node(recipe, 0, wanted[-1], 0).rates.items():
+                _require(
+                    rate < 1,
+                    f"one-shot round {wanted[-1]} would prune {100 * rate:g} % of each {kind} layer: its rate may be at most prune_fc={recipe.prune_fc:g}, "
+                    f"else ask for lower rounds with at_rounds",
+                )
         if self.control == "winning ticket":
             return [self._node(recipe, trial, r, 0) for r in wanted for trial in range(trials)]
         draws = min(self.draws, recipe.draws)  # a control of the unpruned network would be another unpruned network

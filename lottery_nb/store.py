@@ -45,7 +45,7 @@ class Store:
             record = json.loads(text)
             whole = record.pop("sha256", None) == digest(canonical(record)) and record["key"] == key
         except FileNotFoundError:
-            if (self.folder / key).is_dir():
+            if (self.folder / key).is_dir() and not (self.folder / key / "record.json").exists():  # nor come in the meantime
                 self.set_aside(key, "has no record.json")
             return None
         except (ValueError, AttributeError, KeyError, TypeError):
@@ -69,10 +69,20 @@ class Store:
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
+            now = self.record(key)
+            if now and now.get("arrays_sha256") != record.get("arrays_sha256"):
+                return self.arrays(key)  # another process has replaced it in the meantime
             self.set_aside(key, "is damaged: arrays.npz does not match its checksum")
             return None
         except OSError as error:
             raise self._unusable(error) from error
+
+    def needed_arrays(self, key: str) -> dict[str, np.ndarray]:
+        """The arrays of a training that is stored, as its record told; raises LotteryError where they turn out damaged."""
+        arrays = self.arrays(key)
+        if arrays is None:
+            raise LotteryError(f"store: {key} was damaged after it was stored; run again to train it anew")
+        return arrays
 
     def write(self, key: str, record: dict, arrays: dict[str, np.ndarray]) -> None:
         """Keep a training, all of it or nothing; one that is there under the key is replaced."""
@@ -127,19 +137,19 @@ class Store:
         return whole, len(keys) - whole
 
     def merge(self, other: "Store") -> tuple[int, list[str]]:
-        """Copy in the other store's trainings that are not here: (how many, keys that both have with other results)."""
+        """Copy in the other store's trainings that are not here, or hold less here: (how many, keys that both have with other results)."""
         copied, conflicts = 0, []
         for key in other:
             theirs, ours = other.record(key), self.record(key)
             if theirs is None:
                 continue
-            if ours is None:
+            if ours and not _agree(ours["measures"], theirs["measures"]):
+                conflicts.append(key)
+            elif not ours or set(theirs.get("holds", ())) > set(ours.get("holds", ())):
                 arrays = other.arrays(key)
                 if arrays is not None:
                     self.write(key, {name: value for name, value in theirs.items() if name not in ("key", "arrays_sha256")}, arrays)
                     copied += 1
-            elif ours["measures"] != theirs["measures"]:
-                conflicts.append(key)
         return copied, conflicts
 
     def _unusable(self, error: OSError) -> LotteryError:
@@ -150,6 +160,11 @@ class Store:
         )
 
 
+def _agree(ours: dict[str, float], theirs: dict[str, float]) -> bool:
+    """Whether what both have measured is the same; one may have looked at more."""
+    return all(canonical(value) == canonical(theirs[name]) for name, value in ours.items() if name in theirs)  # as text: NaN is NaN
+
+
 def _write_through(path: Path, data: bytes) -> None:
     with path.open("wb") as handle:
         handle.write(data)
@@ -157,7 +172,7 @@ def _write_through(path: Path, data: bytes) -> None:
         os.fsync(handle.fileno())
 
 
-def canonical(record: dict) -> bytes:
+def canonical(record: dict | float) -> bytes:
     """What the checksum of a record is of."""
     return json.dumps(record, sort_keys=True).encode()
 

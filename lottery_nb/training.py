@@ -93,7 +93,10 @@ def train(
     """
     network = models.build(recipe)
     if recipe.precision == "bf16" and not _has_bf16(torch.device(device)):
-        raise LotteryError("bf16 is asked for, which this device has no fast arithmetic for: choose fp32, as in recipe.but(precision='fp32')")
+        raise LotteryError(
+            f"{recipe.network} is to multiply in bf16, which this device has no fast arithmetic for: train elsewhere, or change the recipe in the "
+            f"figure's plan to {recipe.network}.but(precision='fp32'), which every scale leaves alone"
+        )
     splits = {name: _on(device, network, getattr(data, name)) for name in ("train", "validation", "test")}
     images, labels = splits["train"]
 

@@ -48,6 +48,16 @@ RECIPES = [
     ({"scaling": "log"}, "choose unit, raw, centred, standardised"),
     ({"prune_conv": 1}, "between 0 and 1"),
     ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
+    ({"chosen": ()}, "a recipe has no chosen: its fields are network"),
+    ({"sizes": 300}, r"sizes is 300: several values are needed, in parentheses and with a comma, such as \(300, 100\)"),
+    ({"sizes": "300"}, "sizes is '300': several values"),
+    ({"learning_rate": "fast"}, "learning_rate is 'fast': a number is needed"),
+    ({"prune_fc": None}, "prune_fc is None: a number is needed"),
+    ({"adam_betas": (0.9,)}, r"adam_betas is \(0.9,\): two numbers in \[0, 1\)"),
+    ({"adam_betas": (0.9, 1)}, "two numbers in"),
+    ({"adam_eps": 0}, "adam_eps is 0: it must be a number above 0"),
+    ({"split_seed": -1}, "split_seed is -1: a whole number of 0 or more"),
+    ({"split_seed": "a"}, "split_seed is 'a'"),
 ]
 DEEP_RECIPES = [
     ({"milestones": (20_000, 30_000)}, "milestones are .* lie before the end, iteration 30,000"),
@@ -100,6 +110,8 @@ tickets = lenet.iterative()
         (lambda: tickets.nodes("smoke", "three"), "trials is 'three'"),
         (lambda: tickets.nodes("smoke", 2.0), "trials is 2.0"),
         (lambda: tickets.nodes("smoke", True), "trials is True"),
+        (lambda: conv2.but(prune_conv=0.5).one_shot().nodes("paper"), "round 39 would prune 243.75 % of each conv layer: its rate may be at most prune_fc=0.2"),
+        (lambda: run({"a": tickets.distribution("growth in the ticket", "fc1").reinitialised()}), "'a' shows a distribution over networks of random reinit"),
         (lambda: run({"ticket": tickets}, scale="Laptop"), "no scale 'Laptop'"),
         (lambda: run({"ticket": tickets}, scale=None), "no scale None"),
         (lambda: run({"ticket": tickets}, scale=["smoke"]), r"no scale \['smoke'\]"),
@@ -240,13 +252,16 @@ def test_notebooks(change, said, tmp_path):
         (["run", "fig03", "-p", "trials", "1"], "trials is given with --trials, not with -p"),
         (["run", "fig03", "--jobs", "0"], "jobs is '0': give a whole number of 1 or more"),
         (["run", "fig03", "--jobs", "two"], "jobs is 'two'"),
+        (["run", "fig03", "--scale", "paper", "--jobs", "2"], "no mnist.npz in it: put it there, or unset LOTTERY_DATA"),
+        (["bench", "--growth", "--json"], "--growth tells its figures as lines only: leave --json out"),
         (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
         (["store", "freeze", "fig04", "--trials", "many"], "trials is 'many'"),
         (["store", "merge", "nowhere"], "no folder nowhere: name a store to merge"),
         (["store", "merge", "README.md"], "no folder README.md"),
     ],
 )
-def test_command_lines(arguments, said, capsys):
+def test_command_lines(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
     assert main(arguments) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")

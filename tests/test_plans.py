@@ -105,6 +105,22 @@ def test_a_damaged_training_is_trained_again(trained, capsys):
     assert (before.value - after.value).abs().max() < 1e-6
 
 
+def test_a_distribution_needs_the_whole_network_and_whole_arrays(trained, capsys):
+    plan = {"ticket": tiny.iterative().at_rounds(1).distribution("growth in the ticket", "fc1")}
+    table = run(plan, scale="paper", trials=1)
+    [ticket], [whole] = plan["ticket"].nodes("paper", 1), tiny.iterative().at_rounds(0).nodes("paper", 1)
+    store = Store()
+    store.set_aside(whole.key, "is gone")
+    trained.clear()
+    again = run(plan, scale="paper", trials=1)
+    assert trained == [whole.key]
+    pd.testing.assert_series_equal(again.value, table.value)
+    (store.folder / ticket.key / "arrays.npz").write_bytes(b"")
+    with pytest.raises(LotteryError, match=f"{ticket.key} was damaged after it was stored; run again to train it anew"):
+        run(plan, scale="paper", trials=1)
+    assert run(plan, scale="paper", trials=1).value.tolist() == table.value.tolist()
+
+
 def test_a_frozen_table_serves_without_a_store_and_without_torch(tmp_path, monkeypatch):
     table = run(PLAN, scale="paper")
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))

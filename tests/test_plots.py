@@ -97,6 +97,16 @@ def test_weights_remaining_instead_of_density(table):
     assert ax.get_xlim()[0] > 50
 
 
+def test_a_legend_counts_the_trainings_of_all_panels(table):
+    figure, axes = plots.panels(1, 2)
+    for ax, rows in zip(axes, (table, table[(table.trial == 0) & (table.draw == 0)])):
+        rows.attrs = table.attrs
+        plots.accuracy_vs_density(rows, ax)
+    plots.legend(figure, axes)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["winning ticket (iterative) (n = 1 to 2)", "random reinit (iterative) (n = 1 to 4)"]
+
+
 def test_a_diverged_training_is_marked_and_named(table):
     table.loc[(table.metric == "diverged") & (table["round"] == 2) & (table.trial == 0) & (table.line == "winning ticket (iterative)"), "value"] = 1.0
     _, [ax] = plots.panels(1, 1)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from test_lottery import tiny
 
-from lottery_nb import graph, lenet, plans, resnet18, training
+from lottery_nb import graph, lenet, plans, resnet18, running, training
 from lottery_nb.__main__ import main
 from lottery_nb.errors import FailedTrainings, LotteryError
 from lottery_nb.store import ROOT, Store
@@ -102,6 +102,11 @@ def test_what_fails_twice_is_reported_and_the_rest_goes_on(failing, capsys):
     assert said.count("failed twice: lenet-mnist5k-iterative-winning-ticket-t0-r01") == 1
     assert "'learning_rate'" in said or "'sizes': (20, 10)" in said
     assert "RuntimeError: out of memory" in said
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert running.commit.__wrapped__() == "unknown"
 
 
 def test_bad_input_is_not_tried_again(monkeypatch):

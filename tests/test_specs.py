@@ -16,7 +16,7 @@ def test_keys_stay_as_they_are():
 
 def test_defaults_stay_as_they_are():
     """Keys leave defaults out, so a default may never change its value."""
-    assert {f.name: f.default for f in fields(Recipe) if f.name not in ("network", "data", "iterations")} == {
+    assert {f.name: f.default for f in fields(Recipe) if f.init and f.name not in ("network", "data", "iterations")} == {
         "sizes": (300, 100), "width": 1.0, "scaling": "unit", "dropout": 0.0, "precision": "fp32", "initialisation": "glorot", "init_std": 0.0,
         "optimiser": "adam", "learning_rate": 1.2e-3, "momentum": 0.0,
         "adam_betas": (0.9, 0.999), "adam_eps": 1e-8, "batch": 60, "evaluate_every": 100, "validation": 5000, "split_seed": 0, "prune_fc": 0.2,
@@ -60,6 +60,18 @@ def test_scales_shrink_what_they_say():
     assert lenet.at("paper") == lenet
     assert lenet.but(trials=2).at("laptop").trials == 2, "a scale is an upper limit"
     assert len(lenet.one_shot().nodes("laptop", 1)) == 14
+
+
+def test_scales_leave_alone_what_is_chosen():
+    assert conv2.but(precision="fp32", width=0.5).at("laptop").precision == "fp32"
+    assert conv2.sweep(width=0.5).at("laptop").width == 0.5
+    assert lenet.but(data="mnist").at("smoke").data == "mnist"
+    assert conv2.but(iterations=10_000).at("laptop").iterations == 1_500
+    assert lenet.but(batch=60) == lenet, "a field that is set to what it was changes nothing else"
+
+
+def test_a_short_training_is_still_looked_at():
+    assert conv2.but(iterations=3_000).at("smoke").evaluate_every == 9
 
 
 def test_rounds_beyond_a_scale_are_left_out():

@@ -98,6 +98,25 @@ def test_merge(store, tmp_path):
     assert store.verify() == (2, 0)
 
 
+def test_merging_keeps_the_one_that_holds_more(store, tmp_path):
+    other = Store(tmp_path / "other")
+    nan = float("nan")
+    store.write("both", {**RECORD, "holds": ["test looks"], "measures": {"a": nan, "b": 2.0}}, ARRAYS)
+    other.write("both", {**RECORD, "holds": [], "measures": {"a": nan}}, ARRAYS)
+    assert store.merge(other) == (0, [])
+    assert store.record("both")["measures"]["b"] == 2.0
+    assert other.merge(store) == (2, [])
+    assert other.record("both")["measures"]["b"] == 2.0
+
+
+def test_arrays_replaced_while_they_are_read_are_read_again(store, monkeypatch):
+    stale, read = store.record("one"), store.record
+    store.write("one", RECORD, {"x": np.arange(7)})
+    told = iter([stale])
+    monkeypatch.setattr(store, "record", lambda key: next(told, None) or read(key))
+    assert store.arrays("one")["x"].tolist() == list(range(7))
+
+
 def test_a_full_disk_loses_nothing(store, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
