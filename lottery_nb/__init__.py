@@ -13,7 +13,7 @@ _HOMES = {
     **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "resnet18", "vgg19", "Recipe"), "specs"),
     **{
         "run": "plans",
-        "architectures": "models",
+        "architectures": "plans",
         "rounds_of_lenet": "widgets",
         "by_round": "widgets",
         "play": "widgets",

@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nbformat
 import numpy as np
 import pandas as pd
 
@@ -43,15 +42,17 @@ class Figure:
         return int(self.path.name[3:5])
 
     @cached_property
-    def notebook(self) -> nbformat.NotebookNode:
+    def cells(self) -> list[dict]:
+        """Its cells, each with "source" as one text and "metadata". Read without nbformat, whose import takes a second."""
         try:
-            return nbformat.read(self.path, as_version=4)
-        except (ValueError, AttributeError, nbformat.ValidationError) as error:
+            cells = json.loads(self.path.read_text())["cells"]
+            return [{"source": "".join(cell["source"]), "metadata": cell["metadata"]} for cell in cells]
+        except (ValueError, KeyError, TypeError) as error:
             raise LotteryError(f"{self.path} is no notebook ({' '.join(str(error).split())[:100]})") from error
 
     def values(self, *tags: str) -> dict:
         """What its cells with these tags define, run in this process without a kernel."""
-        sources = {tag: [cell.source for cell in self.notebook.cells if tag in cell.metadata.get("tags", ())] for tag in tags}
+        sources = {tag: [cell["source"] for cell in self.cells if tag in cell["metadata"].get("tags", ())] for tag in tags}
         values: dict = {}
         for tag, found in sources.items():
             if not found:
@@ -67,7 +68,7 @@ class Figure:
     @cached_property
     def title(self) -> str:
         """Such as "Figure 4: one-shot and iterative pruning"."""
-        lines = self.notebook.cells[0].source.splitlines() if self.notebook.cells else ()
+        lines = self.cells[0]["source"].splitlines() if self.cells else ()
         title = next((line for line in lines if line.startswith("# ")), None)
         if title is None:
             raise LotteryError(f"{self.path} has no title: its first cell has a line such as # Figure 4: one-shot and iterative pruning")
@@ -76,7 +77,7 @@ class Figure:
     @cached_property
     def alt(self) -> str:
         """The picture in words."""
-        return next((cell.metadata["mystnb"]["image"]["alt"] for cell in self.notebook.cells if "mystnb" in cell.metadata), "")
+        return next((cell["metadata"]["mystnb"]["image"]["alt"] for cell in self.cells if "mystnb" in cell["metadata"]), "")
 
     @cached_property
     def parameters(self) -> dict:
@@ -91,7 +92,7 @@ class Figure:
     @property
     def slides(self) -> bool:
         """Whether it shows, beside its plan, the rounds of the study of that name."""
-        return any("rounds_of_lenet(" in cell.source for cell in self.notebook.cells)
+        return any("rounds_of_lenet(" in cell["source"] for cell in self.cells)
 
     @cached_property
     def committed_scale(self) -> str | None:
@@ -138,6 +139,7 @@ def check_parameters(figure: Figure, parameters: dict) -> None:
 
 def execute(figure: Figure, parameters: dict, to: Path) -> None:
     """Run a figure's notebook; the result replaces `to` only if every cell ran."""
+    import nbformat
     import papermill
     from traitlets.config import Config
 
@@ -159,7 +161,7 @@ def execute(figure: Figure, parameters: dict, to: Path) -> None:
     draft.replace(to)
 
 
-def _tidy(notebook: nbformat.NotebookNode) -> None:
+def _tidy(notebook) -> None:
     """Drop what differs from run to run, and what a page should not show."""
     for key in ("papermill", "widgets"):  # live widgets' state would have the page ask another host for their script
         notebook.metadata.pop(key, None)
@@ -283,7 +285,7 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
 
     with _sources(figure), redirect_stdout(None), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
-        _, *imports_plan_and_run, picture = (cell.source for cell in figure.notebook.cells[1:6])
+        _, *imports_plan_and_run, picture = (cell["source"] for cell in figure.cells[1:6])
         code = [f"scale, trials = {scale!r}, None", *imports_plan_and_run, picture.partition("plt.show()")[0]]
         values: dict = {}
         exec(compile("\n".join(code), str(figure.path), "exec"), values)
@@ -304,6 +306,8 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
 
 def _append(page: Path, markdown: str) -> None:
     """Add a last cell to an executed notebook."""
+    import nbformat
+
     notebook = nbformat.read(page, as_version=4)
     notebook.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
     nbformat.write(notebook, page)

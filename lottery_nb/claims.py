@@ -96,7 +96,7 @@ class Claim:
 def load(path: Path = ROOT / "book" / "claims.yml") -> tuple[Claim, ...]:
     """All claims, in the file's order; raises LotteryError naming the claim that is malformed."""
     try:
-        rows = yaml.safe_load(path.read_text())
+        rows = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # in C where it was built: ten times as fast
     except yaml.YAMLError as error:
         raise LotteryError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(rows, list):
@@ -203,7 +203,8 @@ def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:
 
     figure: such as "fig04"; table: of `plans.run`, taken at `scale`.
     """
-    rows, by_place = [], dict(tuple(table.groupby(["line", "metric"], dropna=False)))
+    slim = table.filter(["line", "metric", "trial", "density", "iteration", "x", "value"]).astype({"line": "category", "metric": "category"})
+    rows, by_place = [], dict(tuple(slim.groupby(["line", "metric"], observed=True)))
     for claim in load():
         if f"fig{claim.figure:02d}" != figure:
             continue

@@ -1,6 +1,6 @@
 """Workers that train: local processes, or those of a Dask scheduler on any cluster.
 
-Workers need torch, numpy, pandas and distributed, and nothing of this project: its code and its data sets are sent to them, a
+Workers need torch, numpy and distributed, and nothing of this project: its code and its data sets are sent to them, a
 batch of trainings goes out with all that it stands on, and records come back. What is sent are functions of functions,
 which travel by value, so that the scheduler itself needs distributed alone.
 """

@@ -6,17 +6,14 @@ its bias "<layer>.bias"; in place of a bias, batch-norm has "<layer>.scale", ".s
 
 from itertools import accumulate
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import LotteryError
-from .specs import CONV_CHANNELS, CONV_SIDE, DEEP, VGG_BLOCKS, Layer, Recipe
+from .specs import CONV_CHANNELS, CONV_SIDE, VGG_BLOCKS, Layer, Recipe
 
 Parameters = dict[str, Tensor]
-COUNTED = {"conv": "convolutions", "shortcut": "shortcuts"}
-PRUNED = {"conv": "convolutions", "fc": "fully-connected", "output": "output"}
 STATISTICS = (".mean", ".variance")  # endings of parameters that no optimiser moves
 
 
@@ -221,20 +218,3 @@ def initialise(recipe: Recipe, generator: torch.Generator) -> Parameters:
         else:
             parameters[layer.bias] = torch.zeros(layer.shape[0])
     return parameters
-
-
-def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
-    """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's weights and set-up."""
-    rows = []
-    for line, recipe in recipes.items():
-        deep = recipe.network in DEEP
-        of = {kind: sum(layer.count for layer in recipe.layers if layer.kind == kind) for kind in ("conv", "shortcut")}
-        measures = {"weights": recipe.weights} | {f"weights, {name}": of[kind] for kind, name in COUNTED.items() if of[kind]}
-        measures |= {f"weights, {layer.name}": layer.count for layer in recipe.layers if layer.kind == "output" or not deep}
-        measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
-        measures |= {f"pruned a round, {name}": recipe.rates[kind] for kind, name in PRUNED.items() if recipe.rates[kind] and (of["conv"] or kind != "conv")}
-        measures |= {f"left after {r} rounds, %": round(100 * recipe.remaining(r) / recipe.weights, 2) for r in (7, 10, 12)}
-        rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]
-    table = pd.DataFrame(rows)
-    table.attrs["scale"] = "paper"  # counting shrinks nothing
-    return table

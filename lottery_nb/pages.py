@@ -54,8 +54,9 @@ def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], re
     rehearsed = [figure for figure in remaining if figure.plan and figure not in tables]
     nodes = pd.concat([table[["node", "seconds"]] for table in [*tables.values(), *studies]]).drop_duplicates("node")
     named = ", ".join(map(_linked, parts))
+    rest = f", {len(rehearsed)} only rehearsed," if rehearsed else ""
     return (
-        f"Of the {len(remaining)} figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}), {len(rehearsed)} only rehearsed, "
+        f"Of the {len(remaining)} figures {len(tables)} are trained on the real data, {len(parts)} of them in part ({named}){rest} "
         f"and one needs no training. Behind them stand {len(nodes):,} different trainings, {nodes.seconds.sum() / 3600:.0f} hours "
         "of one or two processor threads.\n"
     )

@@ -18,10 +18,12 @@ from .distributions import distribution
 from .errors import LotteryError
 from .graph import Plan, Wanted, wanted_nodes
 from .running import stored, train_missing
-from .specs import CURVES, DISTRIBUTIONS, SCALES, TEST_STOP, Line, Node
+from .specs import CURVES, DEEP, DISTRIBUTIONS, SCALES, TEST_STOP, Line, Node, Recipe
 from .store import ROOT, Store
 
 PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
+COUNTED = {"conv": "convolutions", "shortcut": "shortcuts"}
+PRUNED = {"conv": "convolutions", "fc": "fully-connected", "output": "output"}
 COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "x", "value", "node", *PROVENANCE)
 
 
@@ -45,6 +47,23 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
     table.attrs["lines"] = list(plan)
     table.attrs["narrower"] = any(line.recipe.at(scale).width != line.recipe.width for line in plan.values())
     print(_summary(plan, scale, table, missing, figure))
+    return table
+
+
+def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
+    """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's weights and set-up."""
+    rows = []
+    for line, recipe in recipes.items():
+        deep = recipe.network in DEEP
+        of = {kind: sum(layer.count for layer in recipe.layers if layer.kind == kind) for kind in ("conv", "shortcut")}
+        measures = {"weights": recipe.weights} | {f"weights, {name}": of[kind] for kind, name in COUNTED.items() if of[kind]}
+        measures |= {f"weights, {layer.name}": layer.count for layer in recipe.layers if layer.kind == "output" or not deep}
+        measures |= {"iterations": recipe.iterations, "batch": recipe.batch, f"learning rate, {recipe.optimiser}": recipe.learning_rate}
+        measures |= {f"pruned a round, {name}": recipe.rates[kind] for kind, name in PRUNED.items() if recipe.rates[kind] and (of["conv"] or kind != "conv")}
+        measures |= {f"left after {r} rounds, %": round(100 * recipe.remaining(r) / recipe.weights, 2) for r in (7, 10, 12)}
+        rows += [{"line": line, "metric": metric, "value": value, "trial": None} for metric, value in measures.items()]
+    table = pd.DataFrame(rows)
+    table.attrs["scale"] = "paper"  # counting shrinks nothing
     return table
 
 
@@ -224,16 +243,20 @@ def _held(frozen: pd.DataFrame) -> dict[str, set[str]]:
 
 def _summary(plan: Plan, scale: str, table: pd.DataFrame, missing: dict, figure: str | None) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
-    shrank: dict[str, dict[str, None]] = {}
+    networks = list(dict.fromkeys(line.recipe.network for line in plan.values()))
+    shrank: dict[str, list[str]] = {}  # what is shrunk, and of which networks
     drawn = table.groupby(["line", "strategy", "round"]).trial.nunique().groupby("line").agg(["min", "max"])
     for line in plan.values():
         alike = [label for label, other in plan.items() if (other.recipe.network, other.recipe.trials) == (line.recipe.network, line.recipe.trials)]
         trials = drawn[drawn.index.isin(alike)]
         shrunk = line.what_shrank(scale, (trials["min"].min(), trials["max"].max()) if len(trials) else None)
-        shrank.setdefault(line.recipe.network, {}).update(dict.fromkeys(shrunk))
-    said = [f"scale     {scale}: {'shrunk to' if any(shrank.values()) else 'as in the paper'}"]
-    for network, facts in shrank.items():
-        said += [f"          {fact}{f' ({network})' if len(shrank) > 1 else ''}" for fact in facts]
+        for fact in shrunk:
+            shrank.setdefault(fact, []).append(line.recipe.network)
+    said = [f"scale     {scale}: {'shrunk to' if shrank else 'as in the paper'}"]
+    for fact, of in shrank.items():
+        of = [network for network in networks if network in of]
+        only = f" ({', '.join(of)})" if len(of) < len(networks) else ""
+        said.append(f"          {fact}{only}")
     if scale == "smoke":
         said.append("          the paper's curves are not drawn: its data are others")
     if len(table):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 from .errors import LotteryError
@@ -507,6 +507,7 @@ class Line:
         return Node(recipe, "iterative" if same else self.strategy, self.control, trial, r, draw, self.noise)
 
 
+@cache
 def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
     if recipe.scope == "global":
         _require(

@@ -23,8 +23,8 @@ SMALL = Recipe(network="lenet", data="mnist5k", sizes=(20, 10), iterations=120, 
 PLAN = {"ticket": SMALL.iterative(), "reinit": SMALL.iterative().reinitialised(2)}
 WANTED = graph.wanted_nodes([PLAN], "paper")
 
-# Python as a worker on another machine has it: torch, numpy, pandas, distributed and what they need, but not this project.
-BARE = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); from distributed.cli.dask_%s import main; main()"
+# Python as a worker on another machine has it: torch, numpy, distributed and what they need, but neither pandas nor this project.
+BARE = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); sys.modules['pandas'] = None; from distributed.cli.dask_%s import main; main()"
 
 
 def free_port():
