@@ -102,7 +102,7 @@ class Figure:
 
 def figures(names: list[str] | None = None) -> list[Figure]:
     """All figures that have a notebook, or those named ("fig04", "4", "all"); raises for a name without one."""
-    found = {path.name[:5]: Figure(path) for path in sorted((ROOT / "notebooks").glob("fig[0-9][0-9]_*.ipynb"))}
+    found = {path.name[:5]: _figure(path, path.stat().st_mtime_ns) for path in sorted((ROOT / "notebooks").glob("fig[0-9][0-9]_*.ipynb"))}
     if names is None or "all" in names:
         return list(found.values())
     wanted = [f"fig{int(name):02d}" if name.isdigit() else name for name in names]
@@ -110,6 +110,12 @@ def figures(names: list[str] | None = None) -> list[Figure]:
     if unknown:
         raise LotteryError(f"there is no notebook of {', '.join(unknown)}: choose {', '.join(found)} or all")
     return [found[name] for name in dict.fromkeys(wanted)]
+
+
+@cache
+def _figure(path: Path, changed: int) -> Figure:
+    """One object a notebook, so that its cells run once, while the file stays as it is."""
+    return Figure(path)
 
 
 def plans_named(names: list[str]) -> dict[str, Plan]:

@@ -162,27 +162,27 @@ def _is_place(where) -> bool:
 def _value_at(rows: pd.DataFrame, where: dict) -> float | None:
     """Mean value of the rows at a place: line, metric and, where given, density (one or a window) and iteration; of a
     distribution, whose rows have an `x`, its moment or its probability density at `x`."""
-    chosen = rows[(rows.line == where["line"]) & (rows.metric == where["metric"])]
+    chosen = ((rows.line == where["line"]) & (rows.metric == where["metric"])).to_numpy(bool)
     if "iteration" in where:
-        chosen = chosen[chosen.iteration == where["iteration"]]
+        chosen = chosen & (rows.iteration == where["iteration"]).to_numpy(bool)
     density = where.get("density")
     if isinstance(density, list):
-        chosen = chosen[chosen.density.between(*density)]
-    elif density is not None and len(chosen):
-        off = (chosen.density - density).abs()
-        chosen = chosen[(off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))]
-    if not len(chosen):
+        chosen = chosen & rows.density.between(*density).to_numpy(bool)
+    elif density is not None and chosen.any():
+        off = np.where(chosen & rows.density.notna(), np.abs(rows.density.to_numpy(float) - density), np.inf)
+        chosen = chosen & (off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))
+    if not chosen.any():
         return None
+    values = rows.value.to_numpy(float)[chosen]
     if "moment" in where:
-        return _moment(chosen, where["moment"])
+        return _moment(rows.x.to_numpy()[chosen], values, where["moment"])
     if "x" in where:
-        return float(np.interp(where["x"], chosen.x, chosen.value))
-    return float(chosen.value.mean())
+        return float(np.interp(where["x"], rows.x.to_numpy()[chosen], values))
+    return float(pd.Series(values).mean())
 
 
-def _moment(distribution: pd.DataFrame, which: str) -> float:
+def _moment(x: np.ndarray, density: np.ndarray, which: str) -> float:
     """The "mean" or standard deviation ("sd") of a distribution given as points (x, density) from left to right."""
-    x, density = distribution.x.to_numpy(), distribution.value.to_numpy()
     area = np.trapezoid(density, x)
     mean = np.trapezoid(x * density, x) / area
     return float(mean if which == "mean" else np.sqrt(np.trapezoid((x - mean) ** 2 * density, x) / area))

@@ -9,6 +9,7 @@ a row a bin, whose middle is `x` and whose probability density is `value`.
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,12 @@ def frozen_table(figure: str | None, scale: str) -> pd.DataFrame:
     path = folder / f"{figure}-{scale}.parquet" if folder else None
     if path is None or not path.exists():
         return pd.DataFrame(columns=COLUMNS)
+    return _read(path, path.stat().st_mtime_ns).copy(deep=False)
+
+
+@lru_cache(maxsize=100)
+def _read(path: Path, changed: int) -> pd.DataFrame:
+    """A committed table, read once while the file stays as it is."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
