@@ -281,7 +281,7 @@ class _Augmented(TensorDataset):
 
 
 def growth(say: Callable[[str], None] = lambda line: None, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> str:
-    """How planning and looking up grow with the number of trainings, as lines to read. Takes about two minutes."""
+    """How planning and looking up grow with the number of trainings, as lines to read. Takes about a minute."""
     began = time.perf_counter()
     plans_of_all = {figure.name: figure.plan for figure in book.figures()}
     wanted = graph.wanted_nodes(plans_of_all.values(), "paper")
