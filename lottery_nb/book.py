@@ -94,7 +94,7 @@ class Figure:
         """Whether it shows, beside its plan, the rounds of the study of that name."""
         return any("rounds_of_lenet(" in cell["source"] for cell in self.cells)
 
-    @cached_property
+    @property
     def committed_scale(self) -> str | None:
         """The best scale whose table is committed; a figure that trains nothing is as good as the paper's."""
         return "paper" if not self.plan else (plans.frozen_scales(self.name) or [None])[-1]
