@@ -95,9 +95,9 @@ def _run(options) -> None:
         book.check_parameters(figure, parameters)
     store, wanted = Store(), book.wanted_by(options.figures, options.scale, parameters["trials"])
     jobs = _whole(options.jobs, "jobs")
-    if missing := [wish for wish in wanted.values() if not running.stored(store, wish)]:
-        with _hands(options, jobs, {wish.node.recipe.data for wish in missing}) as hands:
-            running.train_missing(wanted, store, hands)
+    if missing := {key: wish for key, wish in wanted.items() if not running.stored(store, wish)}:
+        with _hands(options, jobs, {wish.node.recipe.data for wish in missing.values()}) as hands:
+            running.train_missing(missing, store, hands)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
             page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"

@@ -16,7 +16,7 @@ import yaml
 
 from . import paper
 from .errors import LotteryError
-from .specs import SCALES
+from .specs import SCALES, is_number
 from .store import ROOT
 
 VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "≈", "not tested at this scale": "–"}
@@ -139,7 +139,7 @@ def parse(row: dict, path: Path) -> Claim:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+    return is_number(value) and abs(value) < 1e12
 
 
 def _is_window(value) -> bool:

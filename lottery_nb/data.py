@@ -7,6 +7,7 @@ torchvision downloads once into the user's cache.
 import os
 import tarfile
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -149,7 +150,7 @@ def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = tuple(stored[key] for key in keys)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError) as error:
         raise LotteryError(f"{path} cannot be read as {name} ({error}): it must hold {', '.join(keys)}; delete or replace it") from error
     n_train, n_test, image = SHAPES[name]
     wanted = ((n_train, *image), (n_train,), (n_test, *image), (n_test,))

@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from .errors import LotteryError
-from .specs import DISTRIBUTIONS, Line, Node, shrinking
+from .specs import Line, Node, any_distribution, shrinking
 
 Plan = dict[str, Line]
 
@@ -50,7 +50,7 @@ def _check(plan: Plan) -> None:
             raise LotteryError(f"the label {label!r} of a plan is a {type(label).__name__}: give a text")
         if not isinstance(line, Line):
             raise LotteryError(f"{label!r} is a {type(line).__name__}, not a line: give one such as lenet.iterative() or lenet.one_shot()")
-        if line.control not in KEPT and any(what.startswith(DISTRIBUTIONS) for what in line.shows):
+        if line.control not in KEPT and any_distribution(line.shows):
             raise LotteryError(f"{label!r} shows a distribution over networks of {line.control}, whose weights are not kept: winning tickets have one")
 
 

@@ -19,7 +19,7 @@ from .distributions import distribution
 from .errors import LotteryError
 from .graph import Plan, Wanted, wanted_nodes
 from .running import stored, train_missing
-from .specs import CURVES, DEEP, DISTRIBUTIONS, SCALES, TEST_STOP, Line, Node, Recipe
+from .specs import CURVES, DEEP, SCALES, TEST_STOP, Line, Node, Recipe, any_distribution
 from .store import ROOT, Store
 
 PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
@@ -40,7 +40,7 @@ def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str
     held = _held(frozen)
     missing = {key: wish for key, wish in wanted.items() if not _serves(held, wish) and not _readable(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
-        origins = {wish.node.unpruned.key: Wanted(wish.node.unpruned) for wish in missing.values() if _distributes(wish)}
+        origins = {wish.node.unpruned.key: Wanted(wish.node.unpruned) for wish in missing.values() if any_distribution(wish.shows)}
         train_missing(origins | missing, store, watch=watch)
         missing = {}
     table = _assemble(_lines(plan, scale, trials, frozen, trials is None), store, frozen, skip=missing)
@@ -231,11 +231,7 @@ def committed(scale: str) -> dict[str, list[tuple[set[str], float]]]:
 
 def _readable(store: Store, wish: Wanted) -> bool:
     """Whether the store has all that a training's rows are made of: distributions are over what its whole network began as."""
-    return stored(store, wish) and (not _distributes(wish) or wish.node.unpruned.key in store)
-
-
-def _distributes(wish: Wanted) -> bool:
-    return any(what.startswith(DISTRIBUTIONS) for what in wish.shows)
+    return stored(store, wish) and (not any_distribution(wish.shows) or wish.node.unpruned.key in store)
 
 
 def _serves(held: dict[str, set[str]], wish: Wanted) -> bool:

@@ -11,6 +11,7 @@ at one trial and one round. A plan is a dict from a line's label to the line.
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -61,8 +62,14 @@ def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_number(value) -> bool:
+def is_number(value) -> bool:
+    """Whether this is a number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def any_distribution(shows: Iterable[str]) -> bool:
+    """Whether a distribution over a layer is among what a line shows."""
+    return any(what.startswith(DISTRIBUTIONS) for what in shows)
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,9 @@ class Recipe:
             _require(isinstance(value, tuple | list), f"{name} is {value!r}: several values are needed, in parentheses and with a comma, such as (300, 100)")
             object.__setattr__(self, name, tuple(value))
         for name in NUMBERS:
-            _require(_is_number(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a number is needed")
+            _require(is_number(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a number is needed")
         _require(
-            len(self.adam_betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in self.adam_betas),
+            len(self.adam_betas) == 2 and all(is_number(beta) and 0 <= beta < 1 for beta in self.adam_betas),
             f"adam_betas is {self.adam_betas!r}: two numbers in [0, 1) are needed, such as (0.9, 0.999)",
         )
         _require(0 < self.adam_eps < math.inf, f"adam_eps is {self.adam_eps!r}: it must be a number above 0")

@@ -62,6 +62,11 @@ def spoil(path, how):
     if how == "truncated":
         np.savez_compressed(path, **arrays)
         path.write_bytes(path.read_bytes()[:20_000])
+    elif how.startswith("altered"):
+        at = {"altered code": 60, "altered header": 150}[how]
+        np.savez_compressed(path, **arrays)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:at] + b"\xff" * 64 + whole[at + 64 :])
     elif how == "missing array":
         np.savez_compressed(path, **{key: value for key, value in arrays.items() if key != "y_test"})
     elif how == "wrong shape":
@@ -74,7 +79,7 @@ def spoil(path, how):
         path.write_text("not a zip file")
 
 
-@pytest.mark.parametrize("how", ["truncated", "missing array", "wrong shape", "wrong labels", "pickled", "text", "absent"])
+@pytest.mark.parametrize("how", ["truncated", "altered code", "altered header", "missing array", "wrong shape", "wrong labels", "pickled", "text", "absent"])
 def test_a_bad_folder_is_named(how, tmp_path, monkeypatch):
     spoil(tmp_path / "mnist.npz", how)
     monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
