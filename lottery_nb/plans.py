@@ -22,7 +22,8 @@ from .running import stored, train_missing
 from .specs import CURVES, DEEP, SCALES, TEST_STOP, Line, Node, Recipe, any_distribution
 from .store import ROOT, Store
 
-PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds")
+LINEAGE = ("dataset", "mask", "weights", "parents")  # digests; parents: "key mask weights", of each
+PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds", *LINEAGE)
 COUNTED = {"conv": "convolutions", "shortcut": "shortcuts"}
 PRUNED = {"conv": "convolutions", "fc": "fully-connected", "output": "output"}
 COLUMNS = ("line", "strategy", "control", "trial", "draw", "round", "density", "iteration", "metric", "x", "value", "node", *PROVENANCE)
@@ -105,7 +106,6 @@ def _assemble(lines: dict[str, tuple[Line, list[Node]]], store: Store, frozen: p
 def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> list[tuple]:
     """The rows of a stored training, each in the order of `COLUMNS` without the line."""
     record = store.record(node.key)
-    record.setdefault("data", node.recipe.data)
     stop, end = record["early_stop"], record["iterations"]
     rows = [("early_stop_iteration", stop, np.nan, float(stop))]
     for name, value in sorted(record["measures"].items()):
@@ -118,14 +118,25 @@ def _rows(node: Node, store: Store, shows: tuple[str, ...]) -> list[tuple]:
             origin = store.needed_arrays(node.unpruned.key)
             rows += [(metric, end, x, value) for x, value in distribution(metric, store.needed_arrays(node.key), origin)]
     who = tuple(record[name] for name in ("strategy", "control", "trial", "draw", "round", "density"))
-    made = (node.key, *(record[name] for name in PROVENANCE))
+    made = (node.key, *provenance(record).values())
     return [(*who, iteration, metric, x, value, *made) for metric, iteration, x, value in rows]
+
+
+def provenance(record: dict) -> dict:
+    """What a table tells of where a stored training came from, in the order of `PROVENANCE`."""
+    made = record["made_of"]
+    parents = "; ".join(f"{key} {parent['mask']} {parent['weights']}" for key, parent in made["parents"].items())
+    told = {name: made[name] for name in ("commit", "versions", "device")} | {"data": made["data"]["said"]}
+    told |= {name: record[name] for name in ("started", "seconds")}
+    return told | {"dataset": made["data"]["digest"], "mask": record["mask"], "weights": record["weights"], "parents": parents}
 
 
 def _moment(measure: str, record: dict, node: Node) -> int:
     """The iteration at which a measure was taken."""
     if measure in TEST_STOP:
         return int(record["measures"]["early_stop_iteration_test"])
+    if measure.endswith("_at_start"):
+        return 0
     if "_at_mark_" in measure:
         return node.recipe.marks[int(measure.rpartition("_")[2]) - 1]
     return record["early_stop"] if measure.endswith("_early_stop") else record["iterations"]
@@ -158,7 +169,7 @@ def _read(path: Path, changed: int) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise _unusable(path, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
-    lacks = [name for name in COLUMNS if name not in table and name not in ("x", "data")]  # which tables of the first days lack
+    lacks = [name for name in COLUMNS if name not in table and name not in ("x", "data", *LINEAGE)]  # which tables of the first days lack
     if lacks:
         raise _unusable(path, f"lacks {', '.join(lacks)}")
     return table.reindex(columns=COLUMNS)

@@ -17,8 +17,9 @@ from typing import Protocol
 from filelock import Timeout
 from tqdm import tqdm
 
+from . import data
 from .errors import FailedTrainings, LotteryError, Stopped
-from .graph import BATCH, Frontier, Wanted, with_ancestors
+from .graph import BATCH, Ancestry, Frontier, Wanted, parents_of, with_ancestors
 from .specs import Node
 from .store import ROOT, Store
 
@@ -32,7 +33,7 @@ class Batch:
 
     wishes: list[Wanted]
     locks: ExitStack
-    parents: list[tuple] = field(default_factory=list)  # what each one's parent and origin left behind
+    ancestries: list = field(default_factory=list)  # `work.Ancestry` of each
     moved: float = 0.0
 
 
@@ -80,7 +81,7 @@ class Here:
         if batch is None:
             return []
         try:
-            return [(batch, work.train_batch(batch.wishes, batch.parents, self._device, self._commit, lambda steps: progress(batch, steps)))]
+            return [(batch, work.train_batch(batch.wishes, batch.ancestries, self._device, self._commit, lambda steps: progress(batch, steps)))]
         except (LotteryError, Stopped):
             raise
         except Exception as error:  # reported with its traceback, after a second try
@@ -94,22 +95,24 @@ def train_missing(wanted: dict[str, Wanted], store: Store, hands: Hands | None =
     that fails is tried once more, by itself; if it fails again, it is reported and the rest goes on. hands: None for this
     process; watch: called often, and ends the run by raising `Stopped`. Raises FailedTrainings at the end.
     """
-    pending = with_ancestors(wanted, lambda wish: stored(store, wish))
-    if not pending:
-        return
-    with _bar(len(pending)) as bar:
-        run = _Run(Frontier(pending), store, hands or Here(), bar, watch)
-        try:
-            while run.frontier:
-                run.hand_over()
-                run.collect()
-                run.look_elsewhere()
-        finally:
-            for batch in run.under_way:
-                batch.locks.close()
-    if run.failed:
-        others = f", {sum(run.failed.values())} that stand on them were not begun" if sum(run.failed.values()) else ""
-        raise FailedTrainings(f"{len(run.failed)} trainings failed twice{others}; tracebacks are above, all others are stored: {', '.join(run.failed)}")
+    trained: set[str] = set()
+    while pending := with_ancestors(wanted, lambda wish: stored(store, wish)):
+        if trained & pending.keys():  # parents that come out anew can send us round once more, but never for the same training
+            raise LotteryError(f"store: {', '.join(sorted(trained & pending.keys())[:3])} was trained, but what it stands on has changed meanwhile; run again")
+        with _bar(len(pending)) as bar:
+            run = _Run(Frontier(pending), store, hands or Here(), bar, watch)
+            try:
+                while run.frontier:
+                    run.hand_over()
+                    run.collect()
+                    run.look_elsewhere()
+            finally:
+                for batch in run.under_way:
+                    batch.locks.close()
+        if run.failed:
+            others = f", {sum(run.failed.values())} that stand on them were not begun" if sum(run.failed.values()) else ""
+            raise FailedTrainings(f"{len(run.failed)} trainings failed twice{others}; tracebacks are above, all others are stored: {', '.join(run.failed)}")
+        trained |= pending.keys()
 
 
 class _Run:
@@ -134,7 +137,7 @@ class _Run:
             if not batch.wishes:
                 self.under_way.remove(batch)
                 continue
-            batch.parents = [tuple(self._left_by(before) for before in (wish.node.parent, wish.node.origin)) for wish in batch.wishes]
+            batch.ancestries = [Ancestry(*(self._left_by(before) for before in (wish.node.parent, wish.node.origin))) for wish in batch.wishes]
             self._hands.train(batch, commit())
 
     def collect(self) -> None:
@@ -173,6 +176,8 @@ class _Run:
             lock.release()
             self._done(key, 1)
         else:
+            if other := other_parent(self._store, wish.node, self._store.record(key)):
+                self._store.set_aside(key, f"was made from another {other} than is stored now")
             batch.locks.callback(lock.release)
             batch.wishes.append(wish)
 
@@ -202,7 +207,24 @@ class _Run:
 def stored(store: Store, wish: Wanted) -> bool:
     """Whether the store has a training, with all that is wanted of it."""
     record = store.record(wish.node.key)
-    return record is not None and wish.needs <= set(record.get("holds", ()))
+    if record is None or not wish.needs <= set(record["holds"]) or other_parent(store, wish.node, record):
+        return False
+    made, here = record["made_of"]["data"], data.digest_at_hand(wish.node.recipe.data)
+    if here and made["digest"] != here:
+        raise LotteryError(
+            f"the store {store.folder} has {wish.node.key} of {made['said']} ({made['digest']}), and the data at hand are {data.said(wish.node.recipe.data)} ({here}): "
+            "the two are never mixed. Set LOTTERY_STORE to another folder for these data, or LOTTERY_DATA to those"
+        )
+    return True
+
+
+def other_parent(store: Store, node: Node, record: dict | None) -> str:
+    """The key of a stored parent that is not the one that a training with this record was made from; "" where all are."""
+    for parent in parents_of(node) if record else ():
+        there = store.record(parent.key)
+        if there and record["made_of"]["parents"].get(parent.key) != {"mask": there["mask"], "weights": there["weights"]}:
+            return parent.key
+    return ""
 
 
 @cache

@@ -1,4 +1,5 @@
-"""Finished trainings on disk, one folder a node: `record.json` and `arrays.npz`.
+"""Finished trainings on disk, one folder a node: `record.json` and `arrays.npz`, which never change once they are there, and
+`added.json`, what was measured beside them later.
 
 Written under a temporary name and renamed, so that a kill at any moment leaves whole records only; checksummed, so that
 a damaged one is set aside and trained again, never used. No pickle.
@@ -23,6 +24,8 @@ from filelock import FileLock
 from .errors import LotteryError
 
 ROOT = Path(__file__).resolve().parents[1]
+FORM = 2  # of records: these tell what a training was made of
+TEST_CURVES = ("test_loss", "test_accuracy")  # which a training leaves where it is asked for test looks
 
 
 class Store:
@@ -39,23 +42,40 @@ class Store:
         return iter(sorted(path.parent.name for path in self.folder.glob("*/record.json") if not path.parent.name.startswith(".")))
 
     def record(self, key: str) -> dict | None:
-        """The record of a training, or None where there is none; a damaged one is set aside and counts as none."""
-        try:
-            text = (self.folder / key / "record.json").read_text()
-            record = json.loads(text)
-            whole = record.pop("sha256", None) == digest(canonical(record)) and record["key"] == key
-        except FileNotFoundError:
-            if (self.folder / key).is_dir() and not (self.folder / key / "record.json").exists():  # nor come in the meantime
-                self.set_aside(key, "has no record.json")
+        """The record of a training and what was added to it, or None where there is none; a damaged one is set aside and counts as
+        none. Raises LotteryError for one of the former form."""
+        path = self.folder / key / "record.json"
+        record = self._checked(path)
+        if record is None and path.parent.is_dir():
+            self.set_aside(key, "is damaged: record.json does not match its checksum" if path.exists() else "has no record.json")
+        if record is None or record["key"] != key:
+            if record:
+                self.set_aside(key, f"is damaged: its record is of {record['key']}")
             return None
-        except (ValueError, AttributeError, KeyError, TypeError):
-            whole = False
+        if record.get("form") != FORM:
+            raise LotteryError(
+                f"the store {self.folder} is of a former form: {key} does not tell on what data and parents it was trained, so nothing in it can be adopted. "
+                "Move the folder away, or set LOTTERY_STORE to another; committed results do not need it"
+            )
+        return _joined(record, self.added(key))
+
+    def added(self, key: str) -> dict:
+        """What was measured of a training after it was stored; {} where nothing was."""
+        path = self.folder / key / "added.json"
+        added = self._checked(path)
+        if added is None and path.exists():
+            self.set_aside(f"{key}/added.json", "is damaged: it does not match its checksum")
+        return added or {}
+
+    def _checked(self, path: Path) -> dict | None:
+        """A file that carries its checksum; None where it is not there or not whole."""
+        try:
+            content = json.loads(path.read_text())
+            return content if content.pop("sha256", None) == digest(canonical(content)) and content.get("key") else None
+        except (FileNotFoundError, ValueError, AttributeError, TypeError):
+            return None
         except OSError as error:
             raise self._unusable(error) from error
-        if not whole:
-            self.set_aside(key, "is damaged: record.json does not match its checksum")
-            return None
-        return record
 
     def arrays(self, key: str) -> dict[str, np.ndarray] | None:
         """The arrays of a training, or None where there are none; damaged ones are set aside, record included."""
@@ -67,11 +87,8 @@ class Store:
             if digest(data) != record["arrays_sha256"]:
                 raise ValueError("checksum")
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return {name: stored[name] for name in stored.files} | {name: np.array(curve) for name, curve in self.added(key).get("curves", {}).items()}
         except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
-            now = self.record(key)
-            if now and now.get("arrays_sha256") != record.get("arrays_sha256"):
-                return self.arrays(key)  # another process has replaced it in the meantime
             self.set_aside(key, "is damaged: arrays.npz does not match its checksum")
             return None
         except OSError as error:
@@ -85,24 +102,49 @@ class Store:
         return arrays
 
     def write(self, key: str, record: dict, arrays: dict[str, np.ndarray]) -> None:
-        """Keep a training, all of it or nothing; one that is there under the key is replaced."""
+        """Keep a training, all of it or nothing. One that is there stays; what the new one measured besides is added to it, as
+        long as it has the same weights. Raises LotteryError where it has others."""
         packed = io.BytesIO()
         np.savez(packed, **arrays)
-        record = {"key": key, **record, "arrays_sha256": digest(packed.getvalue())}
-        record["sha256"] = digest(canonical(record))
         draft = self.folder / f".draft-{uuid.uuid4().hex}"
         try:
             draft.mkdir(parents=True)
             _write_through(draft / "arrays.npz", packed.getvalue())
-            _write_through(draft / "record.json", json.dumps(record, indent=1, sort_keys=True).encode())
-            if (self.folder / key).exists():
-                (self.folder / key).rename(self.folder / f".replaced-{uuid.uuid4().hex}")
-            draft.rename(self.folder / key)
+            _write_through(draft / "record.json", _signed({"key": key, **record, "form": FORM, "arrays_sha256": digest(packed.getvalue())}))
+            while True:
+                try:
+                    draft.rename(self.folder / key)
+                    return
+                except OSError as error:
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                stored = self.record(key)
+                if stored:  # else it was damaged, and has just been set aside
+                    return self._add(key, stored, record, arrays)
         except OSError as error:
             raise self._unusable(error) from error
         finally:
-            for leftover in (draft, *self.folder.glob(".replaced-*")):
-                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _add(self, key: str, stored: dict, record: dict, arrays: dict[str, np.ndarray]) -> None:
+        if stored["weights"] != record["weights"]:
+            theirs, ours = (each["made_of"] for each in (stored, record))
+            raise LotteryError(
+                f"store: {key} is stored with other weights than were trained now, so nothing is added to it (stored: {theirs['device']}, {theirs['versions']}; "
+                f"now: {ours['device']}, {ours['versions']}). It stays; train on a machine like the first, or set LOTTERY_STORE to another folder"
+            )
+        fresh = {name: value for name, value in record["measures"].items() if name not in stored["measures"]}
+        if set(record["holds"]) <= set(stored["holds"]):
+            return
+        before = self.added(key).get("curves", {})
+        curves = before | {name: curve.tolist() for name, curve in arrays.items() if name in TEST_CURVES}
+        added = {"key": key, "holds": record["holds"], "measures": fresh, "curves": curves, "made_of": record["made_of"], "seconds": record["seconds"]}
+        draft = self.folder / f".draft-{uuid.uuid4().hex}.json"
+        try:
+            _write_through(draft, _signed(added))
+            draft.replace(self.folder / key / "added.json")
+        finally:
+            draft.unlink(missing_ok=True)
 
     def lock(self, key: str) -> FileLock:
         """A lock on one training, held while it runs so that no other process trains it too."""
@@ -115,8 +157,8 @@ class Store:
         return FileLock(folder / f"{key}.lock", blocking=False)
 
     def set_aside(self, key: str, why: str) -> None:
-        """Move a damaged training out of the way, and say so."""
-        aside = self.folder / ".damaged" / f"{key}-{uuid.uuid4().hex[:6]}"
+        """Move a training that cannot be used out of the way, and say so."""
+        aside = self.folder / ".damaged" / f"{key.replace('/', '-')}-{uuid.uuid4().hex[:6]}"
         try:
             aside.parent.mkdir(exist_ok=True)
             (self.folder / key).rename(aside)
@@ -126,31 +168,11 @@ class Store:
             raise self._unusable(error) from error
         print(f"store: {key} {why}; set aside in {aside}, it will be trained again", file=sys.stderr)
 
-    def verify(self) -> tuple[int, int]:
-        """Check every training against its checksums and set aside what is damaged: (whole, damaged). Also sweeps out
-        what a killed run left half-written, once it is an hour old."""
+    def sweep(self) -> None:
+        """Delete what killed runs left half-written, once it is an hour old."""
         for draft in self.folder.glob(".draft-*"):
             if time.time() - draft.stat().st_mtime > 3600:
-                shutil.rmtree(draft, ignore_errors=True)
-        keys = list(self)
-        whole = sum(self.arrays(key) is not None for key in keys)
-        return whole, len(keys) - whole
-
-    def merge(self, other: "Store") -> tuple[int, list[str]]:
-        """Copy in the other store's trainings that are not here, or hold less here: (how many, keys that both have with other results)."""
-        copied, conflicts = 0, []
-        for key in other:
-            theirs, ours = other.record(key), self.record(key)
-            if theirs is None:
-                continue
-            if ours and not _agree(ours["measures"], theirs["measures"]):
-                conflicts.append(key)
-            elif not ours or set(theirs.get("holds", ())) > set(ours.get("holds", ())):
-                arrays = other.arrays(key)
-                if arrays is not None:
-                    self.write(key, {name: value for name, value in theirs.items() if name not in ("key", "arrays_sha256")}, arrays)
-                    copied += 1
-        return copied, conflicts
+                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
     def _unusable(self, error: OSError) -> LotteryError:
         what = {errno.ENOSPC: "the disk is full", errno.EROFS: "it is read-only", errno.EACCES: "it is not yours to write", errno.ENOTDIR: "it is no folder"}
@@ -160,9 +182,16 @@ class Store:
         )
 
 
-def _agree(ours: dict[str, float], theirs: dict[str, float]) -> bool:
-    """Whether what both have measured is the same; one may have looked at more."""
-    return all(canonical(value) == canonical(theirs[name]) for name, value in ours.items() if name in theirs)  # as text: NaN is NaN
+def _joined(record: dict, added: dict) -> dict:
+    """A record with what was added to it."""
+    if not added:
+        return record
+    return record | {"measures": record["measures"] | added["measures"], "holds": sorted({*record["holds"], *added["holds"]})}
+
+
+def _signed(content: dict) -> bytes:
+    """A file's content with its checksum."""
+    return json.dumps(content | {"sha256": digest(canonical(content))}, indent=1, sort_keys=True).encode()
 
 
 def _write_through(path: Path, data: bytes) -> None:

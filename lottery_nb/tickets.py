@@ -4,6 +4,7 @@ The whole algorithm: round 0 trains the unpruned network. A later round prunes t
 before (one-shot: of round 0) and trains the survivors from their initial weights. Each control changes one part of that.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -24,23 +25,40 @@ class Trained:
     initial: dict[str, Tensor]
 
 
-def make(node: Node, parent: Trained | None = None, origin: Trained | None = None) -> Ticket:
-    """The ticket of a node. parent, origin: what `node.parent` and `node.origin` left behind, where it has them."""
+def make(node: Node, parent: Trained | None = None, origin: Trained | None = None, pruned: Mask | None = None) -> Ticket:
+    """The ticket of a node.
+
+    parent, origin: what `node.parent` and `node.origin` left behind, where it has them; pruned: in place of the parent, the
+    mask that pruning it gave, and in place of the origin its initial weights are drawn once more.
+    """
     who = (node.strategy, node.control, node.trial, node.round, node.draw) + ((node.noise,) if node.noise else ())
-    mask = _mask(node, who, parent)
+    mask = _mask(node, who, parent, pruned)
     initial = _initial_weights(node, who, mask, parent, origin)
     weights = {name: value * mask[name] if name in mask else value.clone() for name, value in initial.items()}
     return Ticket(mask, weights, order=("order", *who))
 
 
-def _mask(node: Node, who: tuple, parent: Trained | None) -> Mask:
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """A digest of named tensors, every bit of them: 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def prune(node: Node, parent: Trained) -> Mask:
+    """The mask that pruning its parent gives a node, and all other nodes of its ticket."""
     layers = node.recipe.layers
-    full = masks.ones({layer.weight: torch.empty(layer.shape) for layer in layers})
-    if parent:
-        if node.recipe.scope == "global":
-            pruned = masks.prune_globally(parent.final, parent.mask, [layer.weight for layer in layers if layer.kind == "conv"], node.rates["conv"])
-        else:
-            pruned = masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in layers})
+    if node.recipe.scope == "global":
+        return masks.prune_globally(parent.final, parent.mask, [layer.weight for layer in layers if layer.kind == "conv"], node.rates["conv"])
+    return masks.prune_layerwise(parent.final, parent.mask, {layer.weight: node.rates[layer.kind] for layer in layers})
+
+
+def _mask(node: Node, who: tuple, parent: Trained | None, pruned: Mask | None) -> Mask:
+    full = masks.ones({layer.weight: torch.empty(layer.shape) for layer in node.recipe.layers})
+    if pruned is None and parent:
+        pruned = prune(node, parent)
+    if pruned is not None:
         if node.control == "random sparse":
             return masks.random_mask(full, {name: int(layer.sum()) for name, layer in pruned.items()}, generator("mask", *who))
         return pruned
@@ -53,18 +71,19 @@ def _mask(node: Node, who: tuple, parent: Trained | None) -> Mask:
 
 def _initial_weights(node: Node, who: tuple, mask: Mask, parent: Trained | None, origin: Trained | None) -> dict[str, Tensor]:
     random = generator("initial weights", *who)
+    began = (origin.initial if origin else _unpruned_weights(node)) if node.origin else {}
     match node.control:
         case "winning ticket" if node.round:
-            return origin.initial
+            return began
         case "continued training":
             return parent.final
         case "pruned before training":
             return _unpruned_weights(node)
         case "noise":
             noise = {layer.weight: node.noise * node.recipe.sigma(layer) * torch.randn(layer.shape, generator=random) for layer in node.recipe.layers}
-            return {name: value + noise.get(name, 0) for name, value in origin.initial.items()}
+            return {name: value + noise.get(name, 0) for name, value in began.items()}
         case "reinit from the ticket":
-            return {name: _drawn_from(value[mask[name]], value, random) if name in mask else value for name, value in origin.initial.items()}
+            return {name: _drawn_from(value[mask[name]], value, random) if name in mask else value for name, value in began.items()}
     return models.initialise(node.recipe, random)
 
 
@@ -74,5 +93,7 @@ def _unpruned_weights(node: Node) -> dict[str, Tensor]:
 
 
 def _drawn_from(values: Tensor, like: Tensor, random: torch.Generator) -> Tensor:
-    """As many numbers as `like` has, drawn from `values` with replacement."""
+    """As many numbers as `like` has, drawn from `values` with replacement; zeros where there are none to draw from."""
+    if not len(values):
+        return torch.zeros_like(like)
     return values[torch.randint(len(values), like.shape, generator=random)]

@@ -1,11 +1,19 @@
-"""The engine: trains several tickets of one recipe at once and returns what each left behind."""
+"""The engine: trains several tickets of one recipe at once and returns what each left behind.
+
+On a CPU a ticket leaves the same bits alone, in a batch of any size and in any process, on the same kind of processor and with
+the same torch. Three things make that so: one thread, as several split products otherwise; parameters in a buffer that fills
+whole vectors, as the optimiser takes a tail that does not by other arithmetic; and that each ticket's own density decides
+whether its first layer is trained as a sparse matrix.
+"""
 
 import ctypes
 import hashlib
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,20 +25,8 @@ from .errors import LotteryError
 from .masks import Mask
 from .specs import Recipe
 
-# Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal numbers, with which a CPU trains
-# at two thirds of its speed. Set on import, before torch starts the threads that inherit it; only rounding changes.
-torch.set_flush_denormal(True)
-
-# On a GPU fp32 is fp32: no products of rounded numbers unless a recipe asks for them.
-torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-# A convolution's outputs are megabytes that glibc returns to the system after every use and gets back page by page: a
-# quarter of Conv-2's time in bf16. Told so (M_MMAP_MAX, M_TRIM_THRESHOLD), it keeps them.
-if platform.libc_ver()[0] == "glibc":
-    for option, value in ((-4, 0), (-1, 2**31 - 1)):
-        ctypes.CDLL(None).mallopt(option, value)
-
-PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix; measured on two cores
+VECTOR = 64  # numbers, of which the parameters' buffer holds a multiple
+PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class Record:
 
     curves: {name: (evaluations,)}, one value every `evaluate_every` steps: "iterations", "val_loss", "val_accuracy", and
     "test_loss", "test_accuracy" where a figure asked for them. early_stop: iteration of the smallest validation loss, found
-    afterwards (paper, Section 2). measures: {name: value} at early stop and at the end. weights: {parameter: final value}.
+    afterwards (paper, Section 2). measures: {name: value} at the start (before the first step), at early
+    stop and at the end. weights: {parameter: final value}.
     A training that diverged has losses that are not numbers; it stops early before that, or at its first evaluation.
     """
 
@@ -77,7 +74,33 @@ def pick_device(device: str = "auto") -> torch.device:
         raise LotteryError(f"device {device!r} cannot be used here: choose auto, cpu or cuda") from error
 
 
-@torch.no_grad()
+@contextmanager
+def _arithmetic() -> Iterator[None]:
+    """What a training's bits and speed rest on, for this thread and until it ends."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal numbers, with which a CPU trains
+    # at two thirds of its speed; only rounding changes.
+    torch.set_flush_denormal(True)
+    # On a GPU fp32 is fp32: no products of rounded numbers unless a recipe asks for them.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    _keep_memory()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+@cache
+def _keep_memory() -> None:
+    """A convolution's outputs are megabytes that glibc returns to the system after every use and gets back page by page: a
+    quarter of Conv-2's time in bf16. Told so (M_MMAP_MAX, M_TRIM_THRESHOLD), it keeps them."""
+    if platform.libc_ver()[0] == "glibc":
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
 def train(
     tickets: list[Ticket],
     data: Data,
@@ -86,10 +109,10 @@ def train(
     test_looks: bool = False,
     progress: Callable[[int], None] = lambda iterations: None,
 ) -> list[Record]:
-    """Train every ticket by the recipe, all in one batch; one record each.
+    """Train every ticket by the recipe; one record each, in their order.
 
-    test_looks: look at the test set at every evaluation too. progress: called with the iterations done since the last call.
-    Pruned weights are exactly zero throughout: their gradients are, so no optimiser moves them.
+    test_looks: look at the test set at every evaluation too. progress: called with the iterations done since the last call, as
+    shares of all tickets'. Pruned weights are exactly zero throughout: their gradients are, so no optimiser moves them.
     """
     network = models.build(recipe)
     if recipe.precision == "bf16" and not _has_bf16(torch.device(device)):
@@ -97,10 +120,26 @@ def train(
             f"{recipe.network} is to multiply in bf16, which this device has no fast arithmetic for: train elsewhere, or change the recipe in the "
             f"figure's plan to {recipe.network}.but(precision='fp32'), which every scale leaves alone"
         )
+    together: dict[tuple[str, ...], list[int]] = {}
+    for i, ticket in enumerate(tickets):
+        together.setdefault(_worth_packing(network, ticket, device), []).append(i)
+    records: dict[int, Record] = {}
+    with _arithmetic(), torch.no_grad():
+        for packed, group in together.items():
+            share = len(group) / len(tickets)
+            made = _train([tickets[i] for i in group], packed, network, data, recipe, device, test_looks, lambda steps, share=share: progress(steps * share))
+            records |= zip(group, made)
+    return [records[i] for i in range(len(tickets))]
+
+
+def _train(
+    tickets: list[Ticket], packed: tuple[str, ...], network, data: Data, recipe: Recipe, device, test_looks: bool, progress: Callable[[float], None]
+) -> list[Record]:
+    """Train tickets in one batch. packed: the layers that are trained as sparse matrices."""
     splits = {name: _on(device, network, getattr(data, name)) for name in ("train", "validation", "test")}
     images, labels = splits["train"]
 
-    survivors = _worth_packing(network, tickets, device)
+    survivors = {name: torch.stack([ticket.mask[name] for ticket in tickets]) for name in packed}
     values = _Stack([ticket.weights for ticket in tickets], device, survivors)
     gradients = _Stack([ticket.weights for ticket in tickets], device, survivors)
     alive = _Stack([_alive(ticket) for ticket in tickets], device, survivors).flat
@@ -117,6 +156,11 @@ def train(
     orders = [_batches(len(labels), (recipe.evaluate_every, recipe.batch), ticket.order) for ticket in tickets]
 
     looked_at = ("validation", "test") if test_looks else ("validation",)
+    measured = {
+        f"{name}_{what}_at_start": value.cpu().numpy()
+        for name, split in (("val", "validation"), ("test", "test"))
+        for what, value in zip(("loss", "accuracy"), evaluate(network, values.full(), *splits[split]))
+    }
     looks = []  # a row an evaluation: iteration, then (loss, accuracy) of each ticket on what is looked at
     for start in range(0, recipe.iterations, recipe.evaluate_every):
         steps = min(recipe.evaluate_every, recipe.iterations - start)
@@ -134,6 +178,8 @@ def train(
                 gradients.flat.addcmul_(values.flat, decays)
             optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
             optimiser.step()
+        if pruned and not values.flat.sum().isfinite():
+            values.flat.masked_fill_(alive == 0, 0)  # where a training diverged, zero times no number was no zero
         full = values.full()
         seen = [value for split in looked_at for value in evaluate(network, full, *splits[split])]
         loss = seen[0]
@@ -147,7 +193,7 @@ def train(
         progress(steps)
 
     at = {"early_stop": best, "end": full}
-    measured = {
+    measured |= {
         f"{split}_{what}_at_{moment}": value.cpu().numpy()
         for moment, parameters in at.items()
         for split in ("test", "train")
@@ -207,7 +253,9 @@ def _decays(ticket: Ticket, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:
@@ -228,25 +276,27 @@ def _batches(examples: int, shape: tuple[int, int], order: tuple):
         left = left[count:]
 
 
-def _worth_packing(network, tickets: list[Ticket], device) -> dict[str, Tensor]:
-    """The masks (trials, outputs, inputs) of layers so empty that products with their survivors alone are faster."""
+def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
+    """The layers so empty that products with their survivors alone are faster."""
     if torch.device(device).type != "cpu":
-        return {}
-    masks = {layer.weight: torch.stack([ticket.mask[layer.weight] for ticket in tickets]) for layer in network.packable}
-    return {name: mask for name, mask in masks.items() if mask.float().mean() < PACK_BELOW}
+        return ()
+    return tuple(layer.weight for layer in network.packable if ticket.mask[layer.weight].float().mean() < PACK_BELOW)
 
 
 class _Stack:
     """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
 
-    flat: (all values,), of a packed layer the survivors only. views: {name: (trials, *shape)} into it; a packed layer's
+    flat: (all values,), of a packed layer the survivors only, and zeros up to a multiple of `VECTOR`. views: {name: (trials, *shape)} into it; a packed layer's
     view is one sparse matrix (trials * outputs, trials * inputs) with a block a trial on its diagonal.
     """
 
     def __init__(self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor]):
         stacked = {name: torch.stack([trial[name] for trial in trials]).to(device) for name in trials[0]}
-        self.flat = torch.cat([(value[packed[name]] if name in packed else value).flatten() for name, value in stacked.items()])
-        parts = self.flat.split([int(packed[name].sum()) if name in packed else value.numel() for name, value in stacked.items()])
+        values = [(value[packed[name]] if name in packed else value).flatten() for name, value in stacked.items()]
+        counts = [len(each) for each in values]
+        padding = values[0].new_zeros(-sum(counts) % VECTOR)
+        self.flat = torch.cat([*values, padding])
+        *parts, _ = self.flat.split([*counts, len(padding)])
         self.views = {
             name: _block_diagonal(packed[name], part) if name in packed else part.view(value.shape)
             for (name, value), part in zip(stacked.items(), parts)
