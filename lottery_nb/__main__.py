@@ -6,10 +6,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from . import book, pages, plans, running
+from . import book, pages, results, running
 from .errors import FailedTrainings, LotteryError
 from .specs import SCALES, STUDIES, shrinking
-from .store import ROOT, Store
+from .store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -180,9 +180,8 @@ def _merge(options) -> int:
 
 def _freeze(options) -> None:
     shrinking(options.scale)
-    for name, plan in book.plans_named(options.figures).items():
-        path, done, wanted = plans.freeze(name, plan, options.scale, _whole(options.trials, "trials"))
-        print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {done} of {wanted} trainings")
+    for line in results.freeze(book.plans_named(options.figures), options.scale, _whole(options.trials, "trials"), book.all_plans()):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from . import claims, distances, graph, pages, paper, plans, running
+from . import claims, distances, graph, pages, paper, plans, results, running
 from .errors import LotteryError
 from .graph import Plan
 from .specs import SCALES, STUDIES, Recipe
@@ -96,8 +96,18 @@ class Figure:
 
     @property
     def committed_scale(self) -> str | None:
-        """The best scale whose table is committed; a figure that trains nothing is as good as the paper's."""
-        return "paper" if not self.plan else (plans.frozen_scales(self.name) or [None])[-1]
+        """The scale that its lines are shown at, of several the least; None where nothing is committed. A figure that trains
+        nothing is as good as the paper's."""
+        if not self.plan:
+            return "paper"
+        return min(self.scales.values(), key=list(SCALES).index) if self.scales else None
+
+    @property
+    def scales(self) -> dict[str, str]:
+        """The scale that each line is shown at, of those that are committed at any."""
+        held = results.committed()
+        found = {label: held.best_scale(line) for label, line in self.plan.items()}
+        return {label: scale for label, scale in found.items() if scale}
 
 
 def figures(names: list[str] | None = None) -> list[Figure]:
@@ -124,6 +134,11 @@ def plans_named(names: list[str]) -> dict[str, Plan]:
     others = [name for name in names if name not in STUDIES]
     found = {figure.name: figure.plan for figure in figures(others)} if others else {}
     return {name: plan for name, plan in (found | {name: STUDIES[name] for name in chosen}).items() if plan}
+
+
+def all_plans() -> list[Plan]:
+    """The plans of all figures and studies."""
+    return [*(figure.plan for figure in figures()), *STUDIES.values()]
 
 
 def wanted_by(names: list[str], scale: str, trials: int | None) -> dict[str, graph.Wanted]:
@@ -219,9 +234,9 @@ def build() -> Path:
         "totals": pages.totals(sheets),
         "scoreboard": pages.scoreboard(sheets),
         "disagreements": pages.disagreements(sheets),
-        "coverage": pages.coverage(tables, study_tables(), left),
+        "coverage": pages.coverage(tables, left),
         "differences": pages.differences(
-            {figure: distances.points(figure.name, figure.plan, table, figure.committed_scale) for figure, table in tables.items() if paper.plots(figure.name)}
+            {figure: distances.points(figure.name, figure.plan, table) for figure, table in tables.items() if paper.plots(figure.name)}
         ),
         "splits": pages.splits_table(),
         "length": pages.length_table(),
@@ -246,12 +261,12 @@ def build() -> Path:
 def _make_page(path: Path) -> None:
     """Execute a figure's notebook for the book, unless its page is made of what it would be made of now."""
     figure = Figure(path)
-    scale = figure.committed_scale or "smoke"
+    scale = plans.BEST if figure.committed_scale else "smoke"
     page, stamp = PAGES / f"{figure.name}.ipynb", PAGES / f"{figure.name}.stamp"
     made_of = _made_of(figure, scale)
     if page.exists() and stamp.exists() and stamp.read_text() == made_of:
         return
-    print(f"{figure.name} at {scale} scale", flush=True)
+    print(f"{figure.name} at {figure.committed_scale or scale} scale", flush=True)
     stamp.unlink(missing_ok=True)
     with _sources(figure):
         execute(figure, {"scale": scale}, page)
@@ -260,17 +275,14 @@ def _make_page(path: Path) -> None:
 
 
 def _sources(figure: Figure):
-    """An environment in which a figure is drawn from its committed table alone, whatever this machine's store has beside it; one
-    without a committed table is rehearsed."""
-    if figure.committed_scale is None:
-        return environment(LOTTERY_MISSING="train")
-    return environment(LOTTERY_MISSING="skip", LOTTERY_STORE=str(PAGES / "no-store"))
+    """An environment in which a figure's slider is drawn from committed tables alone; a figure without them is rehearsed."""
+    return environment(LOTTERY_MISSING="skip" if figure.committed_scale else "train")
 
 
 def _made_of(figure: Figure, scale: str) -> str:
     """A digest of all that a figure's page is made of."""
-    folder = plans.results_folder() or PAGES
-    tables = [folder / f"{name}-{scale}.parquet" for name in (figure.name, *STUDIES)]
+    networks = {line.recipe.network for line in figure.plan.values()}
+    tables = sorted(path for network in networks for path in (results.folder() or PAGES).glob(f"{network}-*.parquet"))
     files = [figure.path, ROOT / "book" / "claims.yml", ROOT / "book" / "paper_curves.csv", *sorted((ROOT / "lottery_nb").glob("*.py")), *tables]
     digest = hashlib.sha256(scale.encode())
     for path in files:
@@ -296,7 +308,7 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
         values: dict = {}
         exec(compile("\n".join(code), str(figure.path), "exec"), values)
     offered = ["csv"]
-    values["table"].drop(columns=[*plans.PROVENANCE], errors="ignore").to_csv(PAGES / f"{figure.name}.csv", index=False)
+    values["table"].drop(columns=[*results.PROVENANCE], errors="ignore").to_csv(PAGES / f"{figure.name}.csv", index=False)
     if plt.get_fignums():
         picture = plt.figure(plt.get_fignums()[0])
         for kind, how in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
@@ -306,7 +318,7 @@ def _offer(figure: Figure, scale: str, page: Path) -> None:
     plt.close("all")
     matplotlib.use(backend)
     links = " · ".join(f"{{download}}`{kind.upper()} <{figure.name}.{kind}>`" for kind in offered)
-    again = f"`python -m lottery_nb run {figure.name} --scale {scale}`" if figure.plan else "`make book`"
+    again = f"`python -m lottery_nb run {figure.name} --scale {figure.committed_scale or scale}`" if figure.plan else "`make book`"
     _append(page, f"## Take it with you\n\n{links} · {{download}}`this notebook as it was run <{figure.name}.ipynb>`\n\nOnce more from nothing: {again}")
 
 
@@ -324,7 +336,7 @@ def _first_picture() -> None:
     from . import plots
 
     [figure] = figures(["fig04"])
-    scale = figure.committed_scale or "smoke"
+    scale = plans.BEST if figure.committed_scale else "smoke"
     lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
     with _sources(figure), redirect_stdout(None):
         table = plans.run(lines, scale=scale, figure=figure.name)
@@ -360,24 +372,20 @@ def _hypothesis() -> None:
 
 
 def judged() -> dict[Figure, pd.DataFrame]:
-    """Every figure's claims, judged by its best committed table."""
-    all_judged = {}
-    for figure in figures():
-        scale = figure.committed_scale or "smoke"
-        table = plans.frozen_table(figure.name, scale) if figure.plan else figure.values("parameters", "imports", "plan", "run")["table"]
-        all_judged[figure] = claims.verdicts(figure.name, table, scale)
-    return all_judged
+    """Every figure's claims, judged by what is committed."""
+    return {figure: claims.verdicts(figure.name, _table(figure, results.committed())) for figure in figures()}
 
 
 def real_tables() -> dict[Figure, pd.DataFrame]:
     """The committed table of every figure that is trained, at more than smoke scale."""
     trained = [figure for figure in figures() if figure.plan and figure.committed_scale not in (None, "smoke")]
-    return {figure: plans.frozen_table(figure.name, figure.committed_scale) for figure in trained}
+    return {figure: _table(figure, results.committed()) for figure in trained}
 
 
-def study_tables() -> list[pd.DataFrame]:
-    """The committed tables of all studies."""
-    return [plans.frozen_table(name, scale) for name in STUDIES for scale in plans.frozen_scales(name)]
+@lru_cache(maxsize=200)
+def _table(figure: Figure, held: results.Committed) -> pd.DataFrame:
+    """A figure's table of what is committed."""
+    return plans.of_committed(figure.plan)[0] if figure.plan else figure.values("parameters", "imports", "plan", "run")["table"]
 
 
 def sharing(scale: str) -> tuple[int, int]:
@@ -405,30 +413,30 @@ def status() -> list[dict]:
 
 
 def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[str, float]]]:
-    """For every figure, at its best committed scale or at laptop scale: how many of the trainings it wants are done, in any
-    table of that scale or in the store; how many it wants; and of each that is to be trained for the rest, those that no figure
-    shows included, the seconds.
+    """For every figure, each line at the scale it is shown at or at laptop scale: how many of the trainings it wants are done,
+    committed or in the store; how many it wants; and of each that is to be trained for the rest, those that no figure shows
+    included, the seconds.
 
     Seconds are judged by the median of those done whose network is of the same width and precision. Where none is, by the speed
     of the whole network in 32 bits that the cluster page is made of (where it lacks the network, of its slowest), in proportion to
     the width: rather too long. A mask that trainings to come stand on counts as done with its training: without the store that has
     it, it is trained once more.
     """
-    scales = {figure: figure.committed_scale or "laptop" for figure in figures()}
-    held = {scale: plans.committed(scale) for scale in set(scales.values())}
-    wanted = {figure: graph.wanted_nodes([figure.plan], scale) for figure, scale in scales.items()}
+    held = results.committed()
+    wanted = {figure: _wanted(figure) for figure in figures()}
     rates: dict[tuple, list[float]] = {}
 
-    def done(figure: Figure, wish: graph.Wanted) -> bool:
-        seconds = [each for beside, each in held[scales[figure]].get(wish.node.key, ()) if wish.shows <= beside]
-        if not seconds and store and running.stored(store, wish):
-            seconds = [store.record(wish.node.key)["seconds"]]
+    def done(wish: graph.Wanted) -> bool:
+        seconds = held.trainings.seconds[wish.node.key] if held.serves(wish) else None
+        if seconds is None and store and running.stored(store, wish):
+            seconds = store.record(wish.node.key)["seconds"]
         recipe = wish.node.recipe
-        rates.setdefault((recipe.network, recipe.width, recipe.precision), []).extend(each / recipe.iterations for each in seconds)
-        return bool(seconds)
+        if seconds is not None:
+            rates.setdefault((recipe.network, recipe.width, recipe.precision), []).append(seconds / recipe.iterations)
+        return seconds is not None
 
-    found = {figure: sum(done(figure, wish) for wish in wishes.values()) for figure, wishes in wanted.items()}
-    left = {figure: graph.with_ancestors(wishes, lambda wish, figure=figure: done(figure, wish)) for figure, wishes in wanted.items()}
+    found = {figure: sum(map(done, wishes.values())) for figure, wishes in wanted.items()}
+    left = {figure: graph.with_ancestors(wishes, done) for figure, wishes in wanted.items()}
     whole = simulated()["iteration"]
 
     @cache
@@ -439,6 +447,15 @@ def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[s
     return {
         figure: (found[figure], len(wishes), {key: seconds_of(wish.node.recipe) for key, wish in left[figure].items()}) for figure, wishes in wanted.items()
     }
+
+
+def _wanted(figure: Figure) -> dict[str, graph.Wanted]:
+    """The trainings that a figure's lines want at the scales they are shown at, by key."""
+    wanted: dict[str, graph.Wanted] = {}
+    for label, line in figure.plan.items():
+        for key, wish in graph.wanted_nodes([{label: line}], figure.scales.get(label, "laptop")).items():
+            wanted[key] = wish.also(wanted.get(key))
+    return wanted
 
 
 def simulated() -> dict:

@@ -198,12 +198,12 @@ def on_papers_plot(claim: Claim) -> float | None:
     return claim.measure(points[first].assign(value=points["mean"], iteration=points.x))
 
 
-def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:
+def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     """One row a claim of the figure: id, claim, text, plot, ours (mean over trials), low, high, n, verdict.
 
-    figure: such as "fig04"; table: of `plans.run`, taken at `scale`.
+    figure: such as "fig04"; table: of `plans.run`. Lines at two scales are not compared with each other.
     """
-    slim = table.filter(["line", "metric", "trial", "density", "iteration", "x", "value"]).astype({"line": "category", "metric": "category"})
+    slim = table.filter(["line", "metric", "trial", "density", "iteration", "x", "value", "scale"]).astype({"line": "category", "metric": "category"})
     rows, by_place = [], dict(tuple(slim.groupby(["line", "metric"], observed=True)))
     for claim in load():
         if f"fig{claim.figure:02d}" != figure:
@@ -212,15 +212,15 @@ def verdicts(figure: str, table: pd.DataFrame, scale: str) -> pd.DataFrame:
         compared = [by_place[place] for place in dict.fromkeys(places) if place in by_place]
         trials = [claim.measure(trial) for _, trial in pd.concat(compared).groupby("trial", dropna=False)] if compared else []
         values = [value for value in trials if value is not None]
-        row = {"id": claim.id, "claim": claim, "n": len(values), "verdict": _verdict(claim, values, scale)}
+        row = {"id": claim.id, "claim": claim, "n": len(values), "verdict": _verdict(claim, values, set().union(*(rows.scale for rows in compared)))}
         ours = {"ours": sum(values) / len(values), "low": min(values), "high": max(values)} if values else dict.fromkeys(("ours", "low", "high"))
         rows.append(row | ours)
     return pd.DataFrame(rows, columns=["id", "claim", "ours", "low", "high", "n", "verdict"])
 
 
-def _verdict(claim: Claim, values: list[float], scale: str) -> str:
+def _verdict(claim: Claim, values: list[float], scales: set[str]) -> str:
     order = list(SCALES)
-    if not values or order.index(scale) < order.index(claim.scale):
+    if not values or len(scales) > 1 or order.index(*scales) < order.index(claim.scale):
         return "not tested at this scale"
     sides = {claim.side(value) for value in values}
     return "inconclusive" if len(sides) > 1 else "reproduced" if sides == {"keeps"} else "not reproduced"
@@ -231,7 +231,7 @@ def compare(figure: str, table: pd.DataFrame):
 
     Also leaves every number of ours in the notebook under its claim's id, for prose elsewhere in the book to quote.
     """
-    judged = verdicts(figure, table, table.attrs["scale"])
+    judged = verdicts(figure, table)
     for row in judged.itertuples():
         _glue(row.id, row.claim.show(row.ours))
     from IPython.display import HTML

@@ -9,15 +9,16 @@ KEYS = ["line", "round", "iteration"]
 CURVES = ("test_accuracy", "val_accuracy", "val_loss")  # told at every evaluation; of all else a round has one value
 
 
-def points(figure: str, plan: Plan, table: pd.DataFrame, scale: str) -> pd.DataFrame:
+def points(figure: str, plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
     """What both have, a row a point: line, round, iteration (0 for what is not a curve), metric, ours, theirs (means), band.
 
-    table: of `plans.run` or `plans.frozen_table` at that scale; band: the median over a line's points of the paper's maximum
+    table: of `plans.run`; band: the median over a line's points of the paper's maximum
     less its minimum, as one point's may be small by luck. Left out are metrics of which the paper draws no band, networks that
     the scale makes narrower, and what a shorter training cannot show: rounds whose early stop the paper has after our last
     iteration, and values at the end.
     """
-    shrunk = {label: (line.recipe, line.recipe.at(scale)) for label, line in plan.items()}
+    scales = dict(zip(table.line, table.scale))
+    shrunk = {label: (line.recipe, line.recipe.at(scales[label])) for label, line in plan.items() if label in scales}
     as_wide = [label for label, (full, here) in shrunk.items() if full.width == here.width]
     theirs = _papers(figure)
     both = _means(table[table.metric.isin(theirs.metric)], "value", "ours").merge(_means(theirs, "mean", "theirs"), on=[*KEYS, "metric"])

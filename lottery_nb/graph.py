@@ -47,9 +47,13 @@ def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -
     for plan in plans:
         for line in plan.values():
             for node in line.nodes(scale, trials):
-                needs = frozenset({"test looks"} if line.needs_test_looks else ())
-                wanted[node.key] = Wanted(node, frozenset(line.shows), needs).also(wanted.get(node.key))
+                wanted[node.key] = Wanted(node, frozenset(line.shows), needed(line)).also(wanted.get(node.key))
     return wanted
+
+
+def needed(line: Line) -> frozenset[str]:
+    """What the records of a line's trainings must hold beside what all do."""
+    return frozenset({"test looks"} if line.needs_test_looks else ())
 
 
 def _check(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import claims, distances, paper, plans
+from . import claims, distances, paper, plans, results
 
 if TYPE_CHECKING:
     from .book import Figure
@@ -47,12 +47,12 @@ def gallery(sheets: dict[Figure, pd.DataFrame], pictures: Path) -> str:
     return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
 
 
-def coverage(tables: dict[Figure, pd.DataFrame], studies: list[pd.DataFrame], remaining: dict[Figure, tuple[int, int, dict[str, float]]]) -> str:
+def coverage(tables: dict[Figure, pd.DataFrame], remaining: dict[Figure, tuple[int, int, dict[str, float]]]) -> str:
     """How far the book is trained, in two sentences; tables: of the figures that are committed at more than smoke scale;
     remaining: of `book.remaining`."""
     parts = [figure for figure in tables if remaining[figure][2]]
     rehearsed = [figure for figure in remaining if figure.plan and figure not in tables]
-    nodes = pd.concat([table[["node", "seconds"]] for table in [*tables.values(), *studies]]).drop_duplicates("node")
+    nodes = results.committed().trainings
     named = ", ".join(map(_linked, parts))
     rest = f", {len(rehearsed)} only rehearsed," if rehearsed else ""
     return (
@@ -150,7 +150,9 @@ def _told_of(*committed: tuple[str, str]) -> Callable:
     def decorate(tell: Callable[..., str]) -> Callable[[], str]:
         @wraps(tell)
         def told() -> str:
-            tables = {name: plans.frozen_table(*name) for name in committed}
+            from . import book
+
+            tables = {(name, scale): plans.of_committed(book.plans_named([name])[name], scale=scale)[0] for name, scale in committed}
             commands = [f"`python -m lottery_nb run {name} --scale {scale}`" for (name, scale), table in tables.items() if table.empty]
             return f"*Not trained yet: {' and '.join(commands)}, then `store freeze` likewise.*\n" if commands else tell(*tables.values())
 
@@ -177,8 +179,8 @@ def length_table(splits: pd.DataFrame, length: pd.DataFrame) -> str:
 def pixels_table(fig23: pd.DataFrame, length: pd.DataFrame) -> str:
     """What the paper says of the pixels of its Figure 23, after 12,000 and 50,000 iterations, as a Markdown table."""
     sheets = {
-        "12,000 iterations": claims.verdicts("fig23", fig23, "laptop"),
-        "50,000 iterations": claims.verdicts("fig23", length, "paper"),
+        "12,000 iterations": claims.verdicts("fig23", fig23),
+        "50,000 iterations": claims.verdicts("fig23", length),
     }
     said = [f"| claim | {' | '.join(sheets)} | the paper |", "| --- | ---: | ---: | ---: |"]
     for rows in zip(*(sheet[sheet.claim.map(lambda claim: claim.id in PIXELS)].itertuples() for sheet in sheets.values())):

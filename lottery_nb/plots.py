@@ -109,7 +109,7 @@ def metric_vs_density(
             continue
         unit = weights[name] / 1000 if weights else 100
         look = _look(i, len(names), ordered, paired)
-        label = name.removeprefix(network).strip()
+        label = name.removeprefix(network).strip() + _at_scale(table, name)
         behind = theirs[theirs.line == name].sort_values("density")
         _behind(ax, behind, unit, factor, look["color"], not ordered, _faint(table), None if name in trained else label)
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
@@ -209,7 +209,7 @@ def distribution(table: pd.DataFrame, ax: Axes, shown: list[str], r: int, paper:
         theirs = theirs[(theirs.line == name) & (theirs["round"] == r)]
         if len(theirs):
             ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
-        [drawn] = ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1])
+        [drawn] = ax.step(ours.x, ours["mean"], where="mid", color=colour, label=name.split(", ")[-1] + _at_scale(table, name))
         drawn.trained = [mine.node.nunique()]
         ax.fill_between(ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0)
         heights += [*ours["mean"]]
@@ -237,7 +237,7 @@ def curves(table: pd.DataFrame, ax: Axes, shown: list[tuple[str, int]], metric: 
             continue  # this scale has fewer rounds
         colour = COLOURS[rounds.index(r) % len(COLOURS)]
         ours = _spread(rows, "iteration", factor)
-        label = f"{100 * rows.density.iloc[0]:.1f} %" + (" reinit" if line == "random reinit" else "")
+        label = f"{100 * rows.density.iloc[0]:.1f} %" + (" reinit" if line == "random reinit" else "") + _at_scale(table, line)
         their = theirs[(theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())].sort_values("x")
         ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
         [drawn] = ax.plot(ours.iteration / 1000, ours["mean"], color=colour, linestyle=DASHES[1] if line == "random reinit" else "-", label=label)
@@ -375,6 +375,12 @@ def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFram
         return pd.DataFrame(columns=["line", "round", "x", "density", "mean", "min", "max"])
     points = papers.curves(figure)
     return points[points.metric == metric]
+
+
+def _at_scale(table: pd.DataFrame, line: str) -> str:
+    """What to add to a line's name: its scale, where a figure has lines at several."""
+    scales = dict(zip(table.line, table.scale))
+    return f" ({scales[line]} scale)" if line in scales and len(set(scales.values())) > 1 else ""
 
 
 def _say(ax: Axes, text: str) -> None:

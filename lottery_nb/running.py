@@ -212,8 +212,9 @@ def stored(store: Store, wish: Wanted) -> bool:
     made, here = record["made_of"]["data"], data.digest_at_hand(wish.node.recipe.data)
     if here and made["digest"] != here:
         raise LotteryError(
-            f"the store {store.folder} has {wish.node.key} of {made['said']} ({made['digest']}), and the data at hand are {data.said(wish.node.recipe.data)} ({here}): "
-            "the two are never mixed. Set LOTTERY_STORE to another folder for these data, or LOTTERY_DATA to those"
+            f"the store {store.folder} has {wish.node.key} of {made['said']} ({made['digest']}), and the data at hand are "
+            f"{data.said(wish.node.recipe.data)} ({here}): the two are never mixed. "
+            "Set LOTTERY_STORE to another folder for these data, or LOTTERY_DATA to those"
         )
     return True
 

@@ -130,8 +130,9 @@ class Store:
         if stored["weights"] != record["weights"]:
             theirs, ours = (each["made_of"] for each in (stored, record))
             raise LotteryError(
-                f"store: {key} is stored with other weights than were trained now, so nothing is added to it (stored: {theirs['device']}, {theirs['versions']}; "
-                f"now: {ours['device']}, {ours['versions']}). It stays; train on a machine like the first, or set LOTTERY_STORE to another folder"
+                f"store: {key} is stored with other weights than were trained now, so nothing is added to it "
+                f"(stored: {theirs['device']}, {theirs['versions']}; now: {ours['device']}, {ours['versions']}). "
+                "It stays; train on a machine like the first, or set LOTTERY_STORE to another folder"
             )
         fresh = {name: value for name, value in record["measures"].items() if name not in stored["measures"]}
         if set(record["holds"]) <= set(stored["holds"]):
