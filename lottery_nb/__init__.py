@@ -12,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _HOMES = {
     **dict.fromkeys(("lenet", "conv2", "conv4", "conv6", "resnet18", "vgg19", "Recipe"), "specs"),
     **{
+        "load_ticket": "ticket_files",
         "run": "plans",
         "architectures": "plans",
         "rounds_of_lenet": "widgets",

@@ -6,10 +6,15 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from . import book, pages, results, running
+from tqdm import tqdm
+
+from . import book, pages, results, running, ticket_files
 from .errors import FailedTrainings, LotteryError
+from .graph import Wanted
 from .specs import SCALES, STUDIES, shrinking
 from .store import Store
+
+WORTH_WORKERS = 50_000  # iterations, for which the seconds that workers take to start are nothing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
     who = run.add_mutually_exclusive_group()
-    who.add_argument("--jobs", default=None, metavar="N", help="train in N processes of one thread each (default: in this one, with all threads)")
+    who.add_argument("--jobs", default=None, metavar="N", help="train in N processes of one thread each (default: one a core)")
     who.add_argument("--scheduler", default=None, metavar="ADDRESS", help="train on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786")
     run.add_argument("--other-versions", default="refuse", metavar="HOW", help="workers with another torch than here: refuse (default), record")
     run.set_defaults(do=_run)
@@ -60,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
     listed = store.add_parser("list", help="name them")
     listed.set_defaults(do=_list)
-    verify = store.add_parser("verify", help="check them against their checksums")
+    verify = store.add_parser("verify", help="check digests, and every mask against the training it was pruned from")
     verify.set_defaults(do=_verify)
-    merge = store.add_parser("merge", help="copy in those of another store")
+    merge = store.add_parser("merge", help="copy in those of another store, with all they stand on")
     merge.add_argument("folder", metavar="DIR")
     merge.set_defaults(do=_merge)
     freeze = store.add_parser("freeze", help="write figures' tables into book/results, to commit")
@@ -70,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     freeze.add_argument("--scale", default="laptop")
     freeze.add_argument("--trials", default=None)
     freeze.set_defaults(do=_freeze)
+    export = store.add_parser("export", help="write the masks of figures' tickets into book/tickets, to commit")
+    export.add_argument("figures", nargs="+", metavar="FIG")
+    export.add_argument("--scale", default="laptop")
+    export.add_argument("--trials", default=None)
+    export.set_defaults(do=_export)
     return parser
 
 
@@ -96,7 +106,7 @@ def _run(options) -> None:
     store, wanted = Store(), book.wanted_by(options.figures, options.scale, parameters["trials"])
     jobs = _whole(options.jobs, "jobs")
     if missing := {key: wish for key, wish in wanted.items() if not running.stored(store, wish)}:
-        with _hands(options, jobs, {wish.node.recipe.data for wish in missing.values()}) as hands:
+        with _hands(options, jobs, missing) as hands:
             running.train_missing(missing, store, hands)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
@@ -105,13 +115,17 @@ def _run(options) -> None:
             print(page)
 
 
-def _hands(options, jobs: int | None, datasets: set[str]):
+def _hands(options, jobs: int | None, missing: dict[str, Wanted]):
     """Who trains: None for this process, or workers."""
+    datasets = {wish.node.recipe.data for wish in missing.values()}
     if jobs is None and options.scheduler is None:
+        work = sum(wish.node.recipe.iterations for wish in missing.values())
+        jobs = min(running.cores(), len(missing)) if work >= WORTH_WORKERS else 1
+    if jobs == 1 and options.scheduler is None:
         return nullcontext()
     from . import cluster  # distributed takes a second to import
 
-    return cluster.local_workers(jobs, datasets) if jobs else cluster.joined(options.scheduler, datasets, options.other_versions)
+    return cluster.joined(options.scheduler, datasets, options.other_versions) if options.scheduler else cluster.local_workers(jobs, datasets)
 
 
 def _literal(text: str):
@@ -163,24 +177,34 @@ def _list(options) -> None:
 
 
 def _verify(options) -> int:
-    whole, damaged = Store().verify()
-    print(f"{whole} trainings are whole, {damaged} were damaged and set aside")
-    return 1 if damaged else 0
+    from . import lineage  # torch
+
+    store = Store()
+    with tqdm(total=len(list(store)), desc="trainings", file=sys.stderr, mininterval=0.5) as bar:
+        whole, wrong = lineage.verify(store, bar.update)
+    for key, said in wrong.items():
+        print(f"{key} {said}", file=sys.stderr)
+    print(f"{whole} trainings are what they say, {len(wrong)} are not")
+    return 1 if wrong else 0
 
 
 def _merge(options) -> int:
+    from . import lineage  # torch
+
     if not Path(options.folder).is_dir():
         raise LotteryError(f"there is no folder {options.folder}: name a store to merge")
-    copied, conflicts = Store().merge(Store(options.folder))
-    print(f"{copied} trainings copied in")
-    for key in conflicts:
-        print(f"conflict: {key} has other results there; ours is kept", file=sys.stderr)
-    return 1 if conflicts else 0
+    return lineage.report(Path(options.folder), lineage.merge(Store(), Store(options.folder)))
 
 
 def _freeze(options) -> None:
     shrinking(options.scale)
     for line in results.freeze(book.plans_named(options.figures), options.scale, _whole(options.trials, "trials"), book.all_plans()):
+        print(line)
+
+
+def _export(options) -> None:
+    shrinking(options.scale)
+    for line in ticket_files.export(book.plans_named(options.figures), options.scale, _whole(options.trials, "trials")):
         print(line)
 
 

@@ -21,7 +21,7 @@ from . import claims, distances, graph, pages, paper, plans, results, running
 from .errors import LotteryError
 from .graph import Plan
 from .specs import SCALES, STUDIES, Recipe
-from .store import ROOT, Store
+from .store import ROOT, Store, results_folder
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 
@@ -170,7 +170,12 @@ def execute(figure: Figure, parameters: dict, to: Path) -> None:
         try:
             papermill.execute_notebook(
                 str(figure.path), str(draft), parameters, cwd=folder, progress_bar=False, stderr_file=sys.stderr,
-                config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # else every kernel warns of plain text on loopback
+                config=Config(
+                    {
+                        "KernelManager": {"transport_encryption": "auto"},  # else every kernel warns of plain text on loopback
+                        "PapermillNotebookClient": {"extra_arguments": ["--log-level=CRITICAL"]},  # and errs at being told to end
+                    }
+                ),
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise LotteryError(f"{figure.path.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}") from error
@@ -282,7 +287,7 @@ def _sources(figure: Figure):
 def _made_of(figure: Figure, scale: str) -> str:
     """A digest of all that a figure's page is made of."""
     networks = {line.recipe.network for line in figure.plan.values()}
-    tables = sorted(path for network in networks for path in (results.folder() or PAGES).glob(f"{network}-*.parquet"))
+    tables = sorted(path for network in networks for path in (results_folder() or PAGES).glob(f"{network}-*.parquet"))
     files = [figure.path, ROOT / "book" / "claims.yml", ROOT / "book" / "paper_curves.csv", *sorted((ROOT / "lottery_nb").glob("*.py")), *tables]
     digest = hashlib.sha256(scale.encode())
     for path in files:

@@ -21,6 +21,8 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     mask = np.unpackbits(arrays[f"mask/{weight}"], count=initial.size).astype(bool).reshape(initial.shape)
     quantity, _, side = what.partition(" ")
     chosen = mask if side == "in the ticket" else ~mask
+    if side == "outside the ticket" and not chosen.any():
+        return []  # of the dense network nothing is outside
     match quantity:
         case "initial":
             return _histogram(initial[mask], RANGES[quantity], _bins(mask.size))

@@ -35,6 +35,7 @@ class Ancestry(NamedTuple):
     origin: dict | None = None
     pruned: dict | None = None
     parents: dict[str, dict[str, str]] | None = None
+    initial: str = ""  # the digest of its origin's initial weights, where those are to be drawn again
 
 
 def wanted_nodes(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Wanted]:

@@ -24,20 +24,29 @@ PRUNED = {"conv": "convolutions", "fc": "fully-connected", "output": "output"}
 COLUMNS = ("line", *results.COLUMNS, "scale")
 
 
-def run(plan: Plan, scale: str = "smoke", trials: int | None = None, figure: str | None = None, watch: Callable[[], None] = lambda: None) -> pd.DataFrame:
+def run(
+    plan: Plan,
+    scale: str = "smoke",
+    trials: int | None = None,
+    figure: str | None = None,
+    watch: Callable[[], None] = lambda: None,
+    quiet: bool = False,
+) -> pd.DataFrame:
     """The table of a plan at a scale; trains what neither the committed tables nor the store holds.
 
     scale: "smoke" | "laptop" | "paper", or "committed": each line at the best of them at which it is committed, and nothing is
     trained; trials: None takes the scale's own, and what is committed beyond them; figure: such as "fig04", to name in messages;
     watch: called often while trainings run, and ends them by raising. With LOTTERY_MISSING=skip nothing is trained and what is
-    missing is said. Raises LotteryError for bad input and for a store that cannot be used.
+    missing is said; quiet: without that and without a bar. Raises LotteryError for bad input and for a store that cannot be used.
     """
     if scale == BEST:
         table, missing = of_committed(plan, trials)
     else:
         shrinking(scale)
-        table, missing = _of_all(plan, scale, trials, watch)
-    print(_summary(plan, scale, table, missing, figure))
+        table, missing = _of_all(plan, scale, trials, watch, quiet)
+    table = table.astype(dict.fromkeys(table.select_dtypes("category"), "str"))
+    if not quiet:
+        print(_summary(plan, scale, table, missing, figure))
     return table
 
 
@@ -52,13 +61,13 @@ def of_committed(plan: Plan, trials: int | None = None, scale: str | None = None
     return _assemble(plan, scales, nodes, held), missing
 
 
-def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None]) -> tuple[pd.DataFrame, dict[str, Wanted]]:
+def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool) -> tuple[pd.DataFrame, dict[str, Wanted]]:
     wanted = wanted_nodes([plan], scale, trials)
     store, held = Store(), committed()
     missing = {key: wish for key, wish in wanted.items() if not held.serves(wish) and not readable(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
         origins = {wish.node.unpruned.key: Wanted(wish.node.unpruned) for wish in missing.values() if any_distribution(wish.shows)}
-        train_missing(origins | missing, store, watch=watch)
+        train_missing(origins | missing, store, watch=watch, quiet=quiet)
         missing = {}
     nodes = {label: held.nodes(line, scale, trials) for label, line in plan.items()}
     return _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store), missing

@@ -6,7 +6,6 @@ Figures and studies select from them by key. A table has one row a measurement: 
 digests have none: what they were made of cannot be checked, and they go as soon as one they may stand on is trained anew.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -20,7 +19,7 @@ from .errors import LotteryError
 from .graph import Plan, Wanted, parents_of, wanted_nodes, with_ancestors
 from .running import stored
 from .specs import CURVES, SCALES, TEST_STOP, Line, Node, any_distribution
-from .store import ROOT, Store
+from .store import Store, results_folder
 
 LINEAGE = ("dataset", "mask", "weights", "parents")  # digests; parents: "key mask weights" of each, "; " between
 PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds", *LINEAGE)
@@ -90,15 +89,9 @@ class Committed:
         return best if best and parts[best] else None
 
 
-def folder() -> Path | None:
-    """Where the committed tables are: LOTTERY_RESULTS, else `book/results`; none where LOTTERY_RESULTS is empty."""
-    named = os.environ.get("LOTTERY_RESULTS")
-    return ROOT / "book" / "results" if named is None else Path(named) if named else None
-
-
 def committed() -> Committed:
     """The committed tables as they are now; read once while the files stay as they are."""
-    where = folder()
+    where = results_folder()
     paths = sorted(where.glob("*.parquet")) if where else []
     return _read(tuple((path, path.stat().st_mtime_ns) for path in paths))
 
@@ -197,7 +190,7 @@ def freeze(plans: dict[str, Plan], scale: str, trials: int | None = None, book: 
     one that is trained anew; book: all plans there are, to know those. Raises LotteryError, and writes nothing, where the store
     has other weights than are committed.
     """
-    where, store = folder(), Store()
+    where, store = results_folder(), Store()
     if where is None:
         raise LotteryError("LOTTERY_RESULTS is empty: unset it, or name the folder that the tables go to")
     shown = wanted_nodes(plans.values(), scale, trials)

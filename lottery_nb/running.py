@@ -3,6 +3,7 @@
 Only this process reads and writes the store. A kill of anything at any moment loses what was under way, nothing else.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Protocol
 from filelock import Timeout
 from tqdm import tqdm
 
-from . import data
+from . import data, ticket_files
 from .errors import FailedTrainings, LotteryError, Stopped
 from .graph import BATCH, Ancestry, Frontier, Wanted, parents_of, with_ancestors
 from .specs import Node
@@ -88,18 +89,18 @@ class Here:
             return [(batch, error)]
 
 
-def train_missing(wanted: dict[str, Wanted], store: Store, hands: Hands | None = None, watch: Callable[[], None] = lambda: None) -> None:
+def train_missing(wanted: dict[str, Wanted], store: Store, hands: Hands | None = None, watch: Callable[[], None] = lambda: None, quiet: bool = False) -> None:
     """Train what is wanted and not stored, and all it stands on.
 
     Another process may be at work in the same store: what it has under its locks is waited for, not trained twice. A training
     that fails is tried once more, by itself; if it fails again, it is reported and the rest goes on. hands: None for this
-    process; watch: called often, and ends the run by raising `Stopped`. Raises FailedTrainings at the end.
+    process; watch: called often, and ends the run by raising `Stopped`; quiet: without a bar. Raises FailedTrainings at the end.
     """
     trained: set[str] = set()
-    while pending := with_ancestors(wanted, lambda wish: stored(store, wish)):
+    while pending := with_ancestors(wanted, lambda wish: stored(store, wish), ticket_files.given):
         if trained & pending.keys():  # parents that come out anew can send us round once more, but never for the same training
             raise LotteryError(f"store: {', '.join(sorted(trained & pending.keys())[:3])} was trained, but what it stands on has changed meanwhile; run again")
-        with _bar(len(pending)) as bar:
+        with _bar(len(pending), quiet) as bar:
             run = _Run(Frontier(pending), store, hands or Here(), bar, watch)
             try:
                 while run.frontier:
@@ -137,7 +138,7 @@ class _Run:
             if not batch.wishes:
                 self.under_way.remove(batch)
                 continue
-            batch.ancestries = [Ancestry(*(self._left_by(before) for before in (wish.node.parent, wish.node.origin))) for wish in batch.wishes]
+            batch.ancestries = [self._ancestry(wish.node) for wish in batch.wishes]
             self._hands.train(batch, commit())
 
     def collect(self) -> None:
@@ -181,8 +182,12 @@ class _Run:
             batch.locks.callback(lock.release)
             batch.wishes.append(wish)
 
-    def _left_by(self, node: Node | None) -> dict | None:
-        return node and self._store.needed_arrays(node.key)
+    def _ancestry(self, node: Node) -> Ancestry:
+        if all(before.key in self._store for before in parents_of(node)):
+            return Ancestry(*(before and self._store.needed_arrays(before.key) for before in (node.parent, node.origin)))
+        if ticket_files.given(node):
+            return ticket_files.ancestry(node)
+        raise LotteryError(f"store: what {node.key} stands on was damaged after it was stored; run again to train it anew")
 
     def _done(self, key: str, share: float) -> None:
         self.frontier.done(key)
@@ -228,6 +233,13 @@ def other_parent(store: Store, node: Node, record: dict | None) -> str:
     return ""
 
 
+def cores() -> int:
+    """How many processes of one thread train side by side here; a CUDA device is one."""
+    from . import training
+
+    return 1 if training.pick_device().type == "cuda" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def commit() -> str:
     """Of the code that trains, for the records; "unknown" outside a repository, or without git."""
@@ -244,9 +256,9 @@ def _report(wish: Wanted, error: Exception) -> str:
     return f"failed twice: {node.key}\n  {spec}\n{''.join(traceback.format_exception(error))}"
 
 
-def _bar(total: int) -> tqdm:
+def _bar(total: int, quiet: bool) -> tqdm:
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tqdm(
-        total=total, desc="trainings", file=sys.stderr, mininterval=0.5 if watched else 30, smoothing=0.05,
+        total=total, disable=quiet, desc="trainings", file=sys.stderr, mininterval=0.5 if watched else 30, smoothing=0.05,
         bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f} of {total} [{elapsed}, {remaining} left]",
     )  # fmt: skip

@@ -28,6 +28,12 @@ FORM = 2  # of records: these tell what a training was made of
 TEST_CURVES = ("test_loss", "test_accuracy")  # which a training leaves where it is asked for test looks
 
 
+def results_folder() -> Path | None:
+    """Where the committed tables are: LOTTERY_RESULTS, else `book/results`; none where LOTTERY_RESULTS is empty."""
+    named = os.environ.get("LOTTERY_RESULTS")
+    return ROOT / "book" / "results" if named is None else Path(named) if named else None
+
+
 class Store:
     """A folder of finished trainings; `LOTTERY_STORE` names it, else `results/` in the project."""
 

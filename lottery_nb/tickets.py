@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import masks, models
+from .errors import LotteryError
 from .masks import Mask
 from .specs import Node
 from .training import Ticket, generator
@@ -36,6 +37,15 @@ def make(node: Node, parent: Trained | None = None, origin: Trained | None = Non
     initial = _initial_weights(node, who, mask, parent, origin)
     weights = {name: value * mask[name] if name in mask else value.clone() for name, value in initial.items()}
     return Ticket(mask, weights, order=("order", *who))
+
+
+def check_initial(weights: dict[str, Tensor], digest: str) -> None:
+    """Raises LotteryError where initial weights that were drawn again are not those of a ticket."""
+    if fingerprint(weights) != digest:
+        raise LotteryError(
+            "this processor draws other initial weights than the ticket's: its mask is of no use here without them. "
+            "Take a ticket of Lenet, whose file carries them, or train the tickets here"
+        )
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -65,20 +75,20 @@ def _mask(node: Node, who: tuple, parent: Trained | None, pruned: Mask | None) -
     if node.control == "random sparse":
         return masks.random_mask(full, node.recipe.survivors(node.round), generator("mask", *who))
     if node.control == "pruned before training":
-        return masks.keep_largest(_unpruned_weights(node), full, node.recipe.survivors(node.round))
+        return masks.keep_largest(unpruned_weights(node), full, node.recipe.survivors(node.round))
     return full
 
 
 def _initial_weights(node: Node, who: tuple, mask: Mask, parent: Trained | None, origin: Trained | None) -> dict[str, Tensor]:
     random = generator("initial weights", *who)
-    began = (origin.initial if origin else _unpruned_weights(node)) if node.origin else {}
+    began = (origin.initial if origin else unpruned_weights(node)) if node.origin else {}
     match node.control:
         case "winning ticket" if node.round:
             return began
         case "continued training":
             return parent.final
         case "pruned before training":
-            return _unpruned_weights(node)
+            return unpruned_weights(node)
         case "noise":
             noise = {layer.weight: node.noise * node.recipe.sigma(layer) * torch.randn(layer.shape, generator=random) for layer in node.recipe.layers}
             return {name: value + noise.get(name, 0) for name, value in began.items()}
@@ -87,7 +97,7 @@ def _initial_weights(node: Node, who: tuple, mask: Mask, parent: Trained | None,
     return models.initialise(node.recipe, random)
 
 
-def _unpruned_weights(node: Node) -> dict[str, Tensor]:
+def unpruned_weights(node: Node) -> dict[str, Tensor]:
     """The initial parameters of the unpruned network of a node's trial, drawn as its own training draws them."""
     return models.initialise(node.recipe, generator("initial weights", "iterative", "winning ticket", node.trial, 0, 0))
 

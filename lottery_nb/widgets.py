@@ -3,10 +3,9 @@ drawn beforehand, and a few lines of script that show the chosen one. And the pl
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO, StringIO
+from io import BytesIO
 from itertools import count
 from threading import Event, Thread
 
@@ -77,8 +76,7 @@ _SCRIPT = """(() => {
 def rounds_of_lenet(scale: str) -> Slider | None:
     """Round after round of one trial of Lenet: learning curves (the paper's are those of its Figure 3), connections to the
     image, numbers (the paper's are those of its Figure 4); see `by_round`."""
-    with redirect_stdout(None):
-        table = run(STUDIES["rounds"], scale=scale, trials=1, figure="rounds")
+    table = run(STUDIES["rounds"], scale=scale, trials=1, quiet=True)
     numbers = papers.curves("fig04")
     iterative = numbers.line.str.endswith(" (iterative)")
     theirs = pd.concat([papers.curves("fig03"), numbers[iterative].assign(line=numbers.line.str.removesuffix(" (iterative)"))])
@@ -193,9 +191,7 @@ def play(
         plan[beside] = recipe.random_sparse()
     grid = sorted({node.round for node in tickets.nodes("smoke", trials)})
     for i in range(1, len(grid) + 1):
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            table = run({label: line.at_rounds(*grid[:i]) for label, line in plan.items()}, scale="smoke", trials=trials, watch=watch)
-        yield table
+        yield run({label: line.at_rounds(*grid[:i]) for label, line in plan.items()}, scale="smoke", trials=trials, watch=watch, quiet=True)
 
 
 def playground():

@@ -35,26 +35,30 @@ def train_batch(
     """
     recipe, looks = batch[0].node.recipe, "test looks" in batch[0].needs
     loaded = data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device))
-    made, parents = zip(*(_ticket(wish.node, ancestry) for wish, ancestry in zip(batch, ancestries)))
+    made, parents = zip(*(ticket(wish.node, ancestry) for wish, ancestry in zip(batch, ancestries)))
     started, clock = datetime.now(UTC), time.monotonic()
     records = training.train(list(made), loaded, recipe, device, looks, progress)
     seconds = round((time.monotonic() - clock) / len(batch), 2)
     result = []
-    for wish, ticket, origins, record in zip(batch, made, parents, records):
+    for wish, start, origins, record in zip(batch, made, parents, records):
         made_of = {
             "data": {"digest": loaded.digest, "said": data.said(recipe.data)}, "parents": origins, "code": CODE, "commit": commit,
             "versions": versions(), "device": device_name(device.type),
         }  # fmt: skip
         provenance = {"made_of": made_of, "started": started.isoformat(timespec="seconds"), "seconds": seconds}
-        result.append((_record(wish.node, ticket, record) | provenance, _arrays(wish.node, ticket, record)))
+        result.append((_record(wish.node, start, record) | provenance, _arrays(wish.node, start, record)))
     return result
 
 
-def _ticket(node: Node, ancestry: Ancestry) -> tuple[training.Ticket, dict]:
+def ticket(node: Node, ancestry: Ancestry) -> tuple[training.Ticket, dict]:
     """The ticket of a node, and the digests of what it is made from, by the keys of its parents."""
     if ancestry.pruned is not None:
         shapes = {layer.weight: layer.shape for layer in node.recipe.layers}
-        return tickets.make(node, pruned={name: unpacked(bits, shapes[name]) for name, bits in ancestry.pruned.items()}), ancestry.parents or {}
+        began = ancestry.origin and trained(ancestry.origin)
+        if node.origin:
+            tickets.check_initial(began.initial if began else tickets.unpruned_weights(node), ancestry.initial)
+        mask = {name: unpacked(bits, shapes[name]) for name, bits in ancestry.pruned.items()}
+        return tickets.make(node, origin=began, pruned=mask), ancestry.parents or {}
     parent, origin = (arrays and trained(arrays) for arrays in ancestry[:2])
     both = ((node.parent, parent), (node.origin, origin))
     return tickets.make(node, parent, origin), {other.key: digests(left) for other, left in both if other}
@@ -65,9 +69,7 @@ def digests(left: Trained) -> dict[str, str]:
     return {"mask": tickets.fingerprint(left.mask), "weights": tickets.fingerprint(left.final)}
 
 
-def train_anywhere(
-    batch: list[Wanted], ancestries: list[Ancestry], commit: str, tell: Callable[[float], None]
-) -> list[tuple[dict, Arrays]]:
+def train_anywhere(batch: list[Wanted], ancestries: list[Ancestry], commit: str, tell: Callable[[float], None]) -> list[tuple[dict, Arrays]]:
     """`train_batch` on the best device here. tell: as `progress` there, but called once a second at most."""
     untold, told = 0, time.monotonic()
 
