@@ -107,7 +107,7 @@ def _run(options) -> None:
     jobs = _whole(options.jobs, "jobs")
     if missing := {key: wish for key, wish in wanted.items() if not running.stored(store, wish)}:
         with _hands(options, jobs, missing) as hands:
-            running.train_missing(missing, store, hands)
+            running.train_missing(wanted, store, hands)
     with book.environment(LOTTERY_RESULTS=""):
         for figure in chosen:
             page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"

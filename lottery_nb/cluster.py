@@ -45,7 +45,7 @@ def local_workers(jobs: int, datasets: set[str]) -> Iterator["Workers"]:
     with (
         dask.config.set(QUIET),
         LocalCluster(
-            jobs, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL, env={"OMP_NUM_THREADS": "1"}
+            jobs, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL, env={"OMP_NUM_THREADS": "1"}
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -64,10 +64,11 @@ def of_committed(plan: Plan, trials: int | None = None, scale: str | None = None
 def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool) -> tuple[pd.DataFrame, dict[str, Wanted]]:
     wanted = wanted_nodes([plan], scale, trials)
     store, held = Store(), committed()
-    missing = {key: wish for key, wish in wanted.items() if not held.serves(wish) and not readable(store, wish)}
+    uncommitted = {key: wish for key, wish in wanted.items() if not held.serves(wish)}
+    missing = {key: wish for key, wish in uncommitted.items() if not readable(store, wish)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
         origins = {wish.node.unpruned.key: Wanted(wish.node.unpruned) for wish in missing.values() if any_distribution(wish.shows)}
-        train_missing(origins | missing, store, watch=watch, quiet=quiet)
+        train_missing(origins | uncommitted, store, watch=watch, quiet=quiet)  # what is stored may stand on what is trained anew
         missing = {}
     nodes = {label: held.nodes(line, scale, trials) for label, line in plan.items()}
     return _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store), missing

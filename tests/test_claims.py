@@ -26,7 +26,7 @@ def rows(*values, line="a", metric="m", densities=(1, 0.2), iteration=100):
 
 def judge(a_claim, table, scale="laptop", monkeypatch=None):
     monkeypatch.setattr(claims, "load", lambda: (a_claim,))
-    return claims.verdicts("fig04", table, scale).iloc[0]
+    return claims.verdicts("fig04", table.assign(scale=scale)).iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,30 @@ def test_verdicts(values, verdict, monkeypatch):
 def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
     assert judge(claim(), rows((0.9, 0.91)), "smoke", monkeypatch).verdict == "not tested at this scale"
     assert judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).verdict == "not tested at this scale"
+    assert judge(claim(), rows((0.9, 0.91)), "paper", monkeypatch).verdict == "reproduced", "a larger scale than is asked for"
     assert judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).verdict == "not tested at this scale"
     assert judge(claim(), pd.DataFrame(columns=["line", "metric", "trial"]), "laptop", monkeypatch).verdict == "not tested at this scale"
     after_ten_rounds = claim(of={"line": "a", "metric": "m", "density": 0.9942})  # of small layers only, in a large network
     assert judge(after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.9953)), "laptop", monkeypatch).verdict == "not tested at this scale"
     assert judge(after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.99416)), "laptop", monkeypatch).verdict == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("scales", "verdict"),
+    [
+        (("laptop", "laptop"), "reproduced"),
+        (("paper", "paper"), "reproduced"),
+        (("laptop", "paper"), "not tested at this scale"),
+        (("paper", "laptop"), "not tested at this scale"),
+    ],
+)
+def test_lines_at_two_scales_are_not_compared(scales, verdict, monkeypatch):
+    a_claim = claim(against={"line": "b"})
+    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    table = pd.concat([rows((0.90, 0.93)).assign(scale=scales[0]), rows((0.90, 0.91), line="b").assign(scale=scales[1])])
+    assert claims.verdicts("fig04", table).verdict.tolist() == [verdict]
+    further = rows((0.90, 0.91), line="c").assign(scale="smoke")
+    assert claims.verdicts("fig04", pd.concat([table, further])).verdict.tolist() == [verdict], "only of the lines that are compared"
 
 
 def test_draws_of_a_trial_are_averaged(monkeypatch):

@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import json
 import struct
 import tarfile
 import threading
@@ -55,6 +56,67 @@ def test_mnist_from_a_folder(tmp_path, monkeypatch):
     digits = data.load("mnist")
     assert [len(split.labels) for split in (digits.train, digits.validation, digits.test)] == [55_000, 5_000, 10_000]
     assert torch.equal(digits.test.labels, torch.from_numpy(mnist_arrays()["y_test"].astype(np.int64)))
+
+
+def keep(folder, **changes):
+    """A copy of MNIST in a folder, some arrays changed."""
+    np.savez_compressed(folder / "mnist.npz", **{**mnist_arrays(), **changes})
+
+
+def test_a_copy_is_known_by_every_image_and_label_however_it_is_packed(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    keep(tmp_path)
+    first = data.digest("mnist")
+    np.savez(tmp_path / "mnist.npz", **mnist_arrays())
+    assert data.digest("mnist") == first
+    for key, array in mnist_arrays().items():
+        altered = array.copy()
+        altered[-1] ^= 1
+        keep(tmp_path, **{key: altered})
+        assert data.digest("mnist") != first, key
+    keep(tmp_path)
+    assert data.digest("mnist") == first
+    assert len(first) == 16 and int(first, 16)
+
+
+def test_a_digest_is_found_once_and_noted_beside_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    keep(tmp_path)
+    first, note = data.digest("mnist"), tmp_path / "mnist.digest.json"
+    assert json.loads(note.read_text())["digest"] == first
+    reads, real = [], data._read
+    monkeypatch.setattr(data, "_read", lambda *arguments: reads.append(arguments) or real(*arguments))
+    data._read_note.cache_clear()  # as in another process
+    assert (data.digest("mnist"), data.digest_at_hand("mnist"), len(reads)) == (first, first, 0)
+    for text in ("", "[]", "{}", "1", note.read_text().replace(first, "")[:-1]):
+        note.write_text(text)
+        data._read_note.cache_clear()
+        assert data.digest("mnist") == first
+        assert json.loads(note.read_text())["digest"] == first
+    assert len(reads) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mnist.digest.json", "mnist.npz"]
+
+
+def test_where_no_note_can_be_kept_the_digest_is_found_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    keep(tmp_path)
+    first = data.digest("mnist")
+    (tmp_path / "mnist.digest.json").unlink()
+    (tmp_path / "mnist.digest.json").mkdir()
+    data._read_note.cache_clear()
+    assert data.digest("mnist") == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mnist.digest.json", "mnist.npz"]
+
+
+def test_the_digits_that_come_along_are_known_and_nothing_else_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "_download", None)
+    assert [data.digest_at_hand(name) for name in data.SHAPES] == [None] * 4
+    for name in data.EMBEDDED:
+        digits = data.load(name, validation=100)
+        assert data.KNOWN[digits.digest] == data.said(name) == name
+        assert digits.digest == data.digest(name) == data.digest_at_hand(name)
+    assert [data.digest_at_hand(name) for name in ("mnist", "cifar10")] == [None, None]
 
 
 def spoil(path, how):
@@ -157,6 +219,8 @@ def test_mnist_is_downloaded_once_and_checked(mirror, tmp_path):
     data.load.cache_clear()
     again = data.load("mnist")
     assert torch.equal(again.train.images, digits.train.images)
+    assert again.digest == digits.digest
+    assert data.said("mnist") == "mnist", "what was downloaded and checked has the published name"
 
 
 def test_an_altered_download_is_refused(mirror):
@@ -188,7 +252,6 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 def cifar_arrays():
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (50_000, 10_000)]
-    images[0][0, 0, :3] = data.PUBLISHED["cifar10"]
     labels = [rng.integers(0, 10, n, dtype=np.uint8) for n in (50_000, 10_000)]
     return {"x_train": images[0], "y_train": labels[0], "x_test": images[1], "y_test": labels[1]}
 
@@ -211,15 +274,22 @@ def test_scalings(cifar, tmp_path, monkeypatch):
     flat = standardised.train.images.flatten(0, 2)
     assert flat.mean(0).abs().max() < 1e-3
     assert (flat.std(0) - 1).abs().max() < 1e-3
-    assert raw.remark == ""
+    assert raw.digest == unit.digest == centred.digest == standardised.digest == data.digest("cifar10")
     data.load.cache_clear()
 
 
 def test_a_copy_with_other_pixels_is_said_so(cifar, tmp_path, monkeypatch):
-    altered = {**cifar, "x_train": cifar["x_train"] // 2}
-    np.savez(tmp_path / "cifar10.npz", **altered)
+    np.savez(tmp_path / "cifar10.npz", **cifar)
     monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
-    assert data.load("cifar10", "raw").remark == "cifar10, a copy with other pixels than the published ones"
+    first = data.load("cifar10", "raw").digest
+    assert data.said("cifar10") == f"cifar10, copy {first[:8]}"
+    np.savez(tmp_path / "cifar10.npz", **{**cifar, "x_train": cifar["x_train"] // 2})
+    data.load.cache_clear()
+    other = data.load("cifar10", "raw").digest
+    assert other != first
+    assert data.said("cifar10") == f"cifar10, copy {other[:8]}"
+    monkeypatch.setitem(data.KNOWN, other, "cifar10, the darker copy")
+    assert data.said("cifar10") == "cifar10, the darker copy"
     data.load.cache_clear()
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from lottery_nb import LotteryError
-from lottery_nb.store import Store
+from lottery_nb.store import ROOT, Store
 
-RECORD = {"measures": {"a": 1.0}, "strange": False}
+MADE = {"device": "a processor", "versions": "a torch"}
+RECORD = {"measures": {"a": 1.0}, "holds": [], "weights": "0123", "made_of": MADE, "seconds": 1.0, "strange": False}
+LOOKED = {**RECORD, "measures": {"a": 1.0, "b": 2.0}, "holds": ["test looks"]}
 ARRAYS = {"x": np.arange(5.0)}
 
 
@@ -31,11 +33,29 @@ def test_what_is_written_is_read(store):
     assert store.arrays("two") is None
 
 
-def test_a_record_is_replaced_whole(store):
-    store.write("one", {**RECORD, "strange": True}, {"y": np.zeros(2)})
-    assert store.record("one")["strange"]
-    assert list(store.arrays("one")) == ["y"]
-    assert not list(store.folder.glob(".replaced-*")) + list(store.folder.glob(".draft-*"))
+def test_a_record_stays_and_what_was_measured_later_is_added(store):
+    before = (store.folder / "one" / "record.json").read_bytes()
+    store.write("one", {**LOOKED, "measures": {"a": 5.0, "b": 2.0}}, {**ARRAYS, "x": np.zeros(5), "test_loss": np.array([0.1, 0.3])})
+    assert (store.folder / "one" / "record.json").read_bytes() == before
+    assert store.record("one")["measures"] == {"a": 1.0, "b": 2.0}, "what was there stays as it was"
+    assert store.record("one")["holds"] == ["test looks"]
+    assert {name: array.tolist() for name, array in store.arrays("one").items()} == {"x": [0, 1, 2, 3, 4], "test_loss": [0.1, 0.3]}
+    assert not list(store.folder.glob(".draft-*"))
+
+
+def test_other_weights_are_refused(store):
+    with pytest.raises(LotteryError, match="one is stored with other weights than were trained now.*stored: a processor, a torch; now: another, a torch"):
+        store.write("one", {**LOOKED, "weights": "4567", "made_of": {**MADE, "device": "another"}}, ARRAYS)
+    assert store.record("one")["measures"] == {"a": 1.0}
+
+
+def test_a_damaged_addition_is_set_aside_and_the_training_stays(store, capsys):
+    store.write("one", LOOKED, ARRAYS)
+    flip_a_bit(store.folder / "one" / "added.json")
+    assert store.record("one")["measures"] == {"a": 1.0}
+    assert "one/added.json is damaged" in capsys.readouterr().err
+    store.write("one", LOOKED, ARRAYS)
+    assert store.record("one")["measures"] == {"a": 1.0, "b": 2.0}
 
 
 def flip_a_bit(path):
@@ -72,49 +92,16 @@ def test_a_record_under_another_name_is_not_used(store):
     assert "two" not in store
 
 
-def test_verify_sweeps_out_old_drafts_only(store):
+def test_old_drafts_only_are_swept_out(store):
     old, new = (store.folder / f".draft-{age}" for age in ("old", "new"))
     for draft in (old, new):
         draft.mkdir()
-    os.utime(old, (0, 0))
-    assert store.verify() == (1, 0)
-    assert (old.exists(), new.exists()) == (False, True)
-
-
-def test_verify(store):
-    store.write("two", RECORD, ARRAYS)
-    flip_a_bit(store.folder / "two" / "arrays.npz")
-    assert store.verify() == (1, 1)
-    assert store.verify() == (1, 0)
-
-
-def test_merge(store, tmp_path):
-    other = Store(tmp_path / "other")
-    other.write("one", {**RECORD, "measures": {"a": 2.0}}, ARRAYS)
-    other.write("two", RECORD, ARRAYS)
-    assert store.merge(other) == (1, ["one"])
-    assert store.record("one")["measures"] == {"a": 1.0}
-    assert store.arrays("two")["x"].tolist() == [0, 1, 2, 3, 4]
-    assert store.verify() == (2, 0)
-
-
-def test_merging_keeps_the_one_that_holds_more(store, tmp_path):
-    other = Store(tmp_path / "other")
-    nan = float("nan")
-    store.write("both", {**RECORD, "holds": ["test looks"], "measures": {"a": nan, "b": 2.0}}, ARRAYS)
-    other.write("both", {**RECORD, "holds": [], "measures": {"a": nan}}, ARRAYS)
-    assert store.merge(other) == (0, [])
-    assert store.record("both")["measures"]["b"] == 2.0
-    assert other.merge(store) == (2, [])
-    assert other.record("both")["measures"]["b"] == 2.0
-
-
-def test_arrays_replaced_while_they_are_read_are_read_again(store, monkeypatch):
-    stale, read = store.record("one"), store.record
-    store.write("one", RECORD, {"x": np.arange(7)})
-    told = iter([stale])
-    monkeypatch.setattr(store, "record", lambda key: next(told, None) or read(key))
-    assert store.arrays("one")["x"].tolist() == list(range(7))
+    file = store.folder / ".draft-file.json"
+    file.write_text("")
+    for draft in (old, file):
+        os.utime(draft, (0, 0))
+    store.sweep()
+    assert (old.exists(), file.exists(), new.exists()) == (False, False, True)
 
 
 def test_a_full_disk_loses_nothing(store, monkeypatch):
@@ -125,9 +112,9 @@ def test_a_full_disk_loses_nothing(store, monkeypatch):
     with pytest.raises(LotteryError, match="the disk is full.*LOTTERY_STORE"):
         store.write("two", RECORD, ARRAYS)
     with pytest.raises(LotteryError, match="the disk is full"):
-        store.write("one", {**RECORD, "strange": True}, ARRAYS)
+        store.write("one", LOOKED, ARRAYS)
     assert list(store) == ["one"]
-    assert not store.record("one")["strange"]
+    assert store.record("one")["measures"] == {"a": 1.0}
     assert not list(store.folder.glob(".draft-*"))
 
 
@@ -141,26 +128,36 @@ def test_a_store_that_is_no_folder(tmp_path):
 
 KILLED = """
 import os, signal, sys, numpy as np
+from pathlib import Path
 from lottery_nb.store import Store
-store = Store(sys.argv[1])
-real, left = os.fsync, [int(sys.argv[2])]
-def fsync(handle):
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(handle)
-os.fsync = fsync
+from test_store import LOOKED, RECORD
+store, left = Store(sys.argv[1]), [int(sys.argv[2])]
+def killing(real):
+    def step(*arguments):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    return step
+os.fsync, Path.rename, Path.replace = map(killing, (os.fsync, Path.rename, Path.replace))
 for i in range(9):
-    store.write(f"node{i}", {"measures": {}, "strange": False}, {"x": np.arange(100.0)})
+    store.write(f"node{i}", RECORD, {"x": np.arange(100.0)})
+    store.write(f"node{i}", LOOKED, {"x": np.arange(100.0)})
 """
+STEPS = 8  # of a training and what is added: two files and a rename, the same again, which is refused, a file and a replacement
 
 
-@pytest.mark.parametrize("moment", [1, 2, 7, 8])
-def test_a_kill_leaves_whole_records_only(moment, tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed", str(moment)], cwd=Path(__file__).parents[1])
+@pytest.mark.parametrize("moment", range(1, 2 * STEPS + 1))
+def test_a_kill_at_any_step_loses_nothing_that_was_there(moment, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed", str(moment)], cwd=Path(__file__).parent, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == -9
     store = Store(tmp_path / "killed")
-    assert list(store) == [f"node{i}" for i in range((moment - 1) // 2)]
-    assert store.verify() == (len(list(store)), 0)
+    whole, rest = divmod(moment - 1, STEPS)
+    assert list(store) == [f"node{i}" for i in range(whole + (rest >= 3))]
+    for key in store:
+        assert store.arrays(key)["x"].tolist() == list(range(100))
+        assert set(store.record(key)["measures"]) >= {"a"}
+    assert all("b" in store.record(f"node{i}")["measures"] for i in range(whole))
     store.write("node7", RECORD, ARRAYS)
-    assert "node7" in store
+    assert "node7" in store and all(key in store for key in list(store))
+    assert not list(store.folder.glob(".replaced-*"))
