@@ -52,11 +52,12 @@ class Store:
         none. Raises LotteryError for one of the former form."""
         path = self.folder / key / "record.json"
         record = self._checked(path)
-        if record is None and path.parent.is_dir():
-            self.set_aside(key, "is damaged: record.json does not match its checksum" if path.exists() else "has no record.json")
-        if record is None or record["key"] != key:
-            if record:
-                self.set_aside(key, f"is damaged: its record is of {record['key']}")
+        if record is None:
+            if path.parent.is_dir() and not path.exists():  # nor come in the meantime
+                self.set_aside(key, "has no record.json")
+            return None
+        if record.get("key") != key:
+            self.set_aside(key, f"is damaged: its record is of {record['key']}" if record else "is damaged: record.json does not match its checksum")
             return None
         if record.get("form") != FORM:
             raise LotteryError(
@@ -67,19 +68,20 @@ class Store:
 
     def added(self, key: str) -> dict:
         """What was measured of a training after it was stored; {} where nothing was."""
-        path = self.folder / key / "added.json"
-        added = self._checked(path)
-        if added is None and path.exists():
+        added = self._checked(self.folder / key / "added.json")
+        if added == {}:
             self.set_aside(f"{key}/added.json", "is damaged: it does not match its checksum")
         return added or {}
 
     def _checked(self, path: Path) -> dict | None:
-        """A file that carries its checksum; None where it is not there or not whole."""
+        """A file that carries its checksum; None where there is none, {} where it is damaged."""
         try:
             content = json.loads(path.read_text())
-            return content if content.pop("sha256", None) == digest(canonical(content)) and content.get("key") else None
-        except (FileNotFoundError, ValueError, AttributeError, TypeError):
+            return content if content.pop("sha256", None) == digest(canonical(content)) and content.get("key") else {}
+        except FileNotFoundError:
             return None
+        except (ValueError, AttributeError, TypeError):
+            return {}
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -25,6 +25,7 @@ from .errors import LotteryError
 from .masks import Mask
 from .specs import Recipe
 
+THREADS = 1  # on several, products are split otherwise, and a batch leaves other bits than a trial alone
 VECTOR = 64  # numbers, of which the parameters' buffer holds a multiple
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
@@ -78,7 +79,7 @@ def pick_device(device: str = "auto") -> torch.device:
 def _arithmetic() -> Iterator[None]:
     """What a training's bits and speed rest on, for this thread and until it ends."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal numbers, with which a CPU trains
     # at two thirds of its speed; only rounding changes.
     torch.set_flush_denormal(True)

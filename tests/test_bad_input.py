@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_lottery import tiny
 
-from lottery_nb import LotteryError, book, claims, conv2, data, lenet, models, paper, plans, resnet18, run, training
+from lottery_nb import LotteryError, book, claims, conv2, data, lenet, lineage, models, paper, resnet18, results, run, ticket_files, training
 from lottery_nb.__main__ import main
 from lottery_nb.store import ROOT, Store
 
 RECIPES = [
-    ({"learning_rate": 0}, "learning_rate is 0: it must be a number above 0"),
+    ({"learning_rate": 0}, "learning_rate is 0.0: it must be a number above 0"),
     ({"learning_rate": float("nan")}, "above 0"),
     ({"prune_fc": 1.0}, "between 0 and 1"),
     ({"prune_output": 0}, "between 0 and 1"),
@@ -55,7 +56,7 @@ RECIPES = [
     ({"prune_fc": None}, "prune_fc is None: a number is needed"),
     ({"adam_betas": (0.9,)}, r"adam_betas is \(0.9,\): two numbers in \[0, 1\)"),
     ({"adam_betas": (0.9, 1)}, "two numbers in"),
-    ({"adam_eps": 0}, "adam_eps is 0: it must be a number above 0"),
+    ({"adam_eps": 0}, "adam_eps is 0.0: it must be a number above 0"),
     ({"split_seed": -1}, "split_seed is -1: a whole number of 0 or more"),
     ({"split_seed": "a"}, "split_seed is 'a'"),
 ]
@@ -127,7 +128,11 @@ tickets = lenet.iterative()
         (lambda: paper.curves("fig99"), "the paper plots no curves in fig99"),
         (lambda: paper.curves("figure 4"), "'figure 4' is no figure: name one such as fig04"),
         (lambda: paper.curves("fig04", 9), "no curves in fig04, panel 9"),
-        (lambda: plans.freeze("fig04", {"ticket": tickets}, "smoke"), "LOTTERY_RESULTS is empty"),
+        (lambda: results.freeze({"fig04": {"ticket": tickets}}, "smoke"), "LOTTERY_RESULTS is empty"),
+        (lambda: ticket_files.export({"fig04": {"ticket": tickets}}, "smoke"), "LOTTERY_RESULTS is empty"),
+        (lambda: run({"ticket": lenet}, scale="committed"), "'ticket' is a Recipe, not a line"),
+        (lambda: run([tickets], scale="committed"), "a plan is a dict of lines by their labels, not a list"),
+        (lambda: run({"ticket": tickets}, scale="committed", trials=0), "trials is 0: give a whole number of 1 or more"),
     ],
 )
 def test_plans_and_calls(make, said):
@@ -210,10 +215,30 @@ def test_committed_tables(spoil, said, tmp_path, monkeypatch):
     plan = {"ticket": tiny.iterative().at_rounds(0)}
     run(plan, scale="paper", trials=1)
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
-    path, _, _ = plans.freeze("fig99", plan, "paper", 1)
-    spoil(path)
-    with pytest.raises(LotteryError, match=f"fig99-paper.parquet .*{said}.*: restore it, or make it anew with") as caught:
-        run(plan, scale="paper", trials=1, figure="fig99")
+    results.freeze({"fig99": plan}, "paper", 1, [plan])
+    spoil(tmp_path / "frozen" / "lenet-paper.parquet")
+    again = "restore it with git, or delete it and make it anew with run and store freeze"
+    for read in (results.committed, lambda: run(plan, scale="paper", trials=1), lambda: results.freeze({"fig99": plan}, "paper", 1, [plan])):
+        with pytest.raises(LotteryError, match=f"lenet-paper.parquet .*{said}.*: {again}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lenet", "lenet.parquet is no table of results: their names are NETWORK-SCALE.parquet, and scales are smoke, laptop, paper"),
+        ("conv2-paper", "frozen: lenet-mnist5k-iterative-winning-ticket-t0-r00-.* stands there twice; restore the tables with git"),
+    ],
+)
+def test_committed_tables_under_other_names(name, said, tmp_path, monkeypatch):
+    plan = {"ticket": tiny.iterative().at_rounds(0)}
+    run(plan, scale="paper", trials=1)
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+    results.freeze({"fig99": plan}, "paper", 1, [plan])
+    shutil.copy(tmp_path / "frozen" / "lenet-paper.parquet", tmp_path / "frozen" / f"{name}.parquet")
+    with pytest.raises(LotteryError, match=said) as caught:
+        run(plan, scale="paper", trials=1)
     assert "\n" not in str(caught.value)
 
 
@@ -256,6 +281,10 @@ def test_notebooks(change, said, tmp_path):
         (["bench", "--growth", "--json"], "--growth tells its figures as lines only: leave --json out"),
         (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
         (["store", "freeze", "fig04", "--trials", "many"], "trials is 'many'"),
+        (["store", "freeze", "fig99"], "no notebook of fig99"),
+        (["store", "export", "fig04", "--scale", "huge"], "no scale 'huge'"),
+        (["store", "export", "fig04", "--trials", "many"], "trials is 'many'"),
+        (["store", "export", "fig99"], "no notebook of fig99"),
         (["store", "merge", "nowhere"], "no folder nowhere: name a store to merge"),
         (["store", "merge", "README.md"], "no folder README.md"),
     ],
@@ -301,18 +330,45 @@ def test_any_record_file_is_read_or_set_aside(text, tmp_path_factory):
     path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
     assert store.record("one") is None
     assert "one" not in store
-    assert store.verify() == (0, 0)
+    assert lineage.verify(store) == (0, {})
+
+
+LOOKED = {"weights": "w", "made_of": {"device": "d", "versions": "v"}, "seconds": 1.0}
+MEASURES = {"a": 1.0}, {"a": 1.0, "b": 2.0}
+
+
+def store_with_additions(folder):
+    """One training, and what was measured of it later."""
+    store = Store(folder)
+    arrays = {"x": np.arange(9.0)}
+    store.write("one", {**LOOKED, "measures": MEASURES[0], "holds": []}, arrays)
+    store.write("one", {**LOOKED, "measures": MEASURES[1], "holds": ["test looks"]}, arrays | {"test_loss": np.arange(2.0)})
+    assert store.record("one")["measures"] == MEASURES[1]
+    assert set(store.arrays("one")) == {"x", "test_loss"}
+    return store
 
 
 @fuzz()
-@given(where=st.integers(0, 10_000), bits=st.integers(1, 255), which=st.sampled_from(["record.json", "arrays.npz"]))
+@given(text=st.text() | ANYTHING.map(json.dumps) | st.binary())
+def test_any_file_of_additions_is_read_or_set_aside_and_the_training_stays(text, tmp_path_factory):
+    store = store_with_additions(tmp_path_factory.mktemp("fuzzed"))
+    path = store.folder / "one" / "added.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
+    assert (store.record("one")["measures"], store.record("one")["holds"]) == (MEASURES[0], [])
+    assert list(store.arrays("one")) == ["x"]
+    assert not path.exists()
+
+
+@fuzz()
+@given(where=st.integers(0, 10_000), bits=st.integers(1, 255), which=st.sampled_from(["record.json", "arrays.npz", "added.json"]))
 def test_any_altered_byte_is_noticed(where, bits, which, tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("fuzzed"))
-    store.write("one", {"measures": {"a": 1.0}}, {"x": np.arange(9.0)})
+    store = store_with_additions(tmp_path_factory.mktemp("fuzzed"))
     path = store.folder / "one" / which
     spoiled = bytearray(path.read_bytes())
     spoiled[where % len(spoiled)] ^= bits
     path.write_bytes(spoiled)
-    before = {"measures": {"a": 1.0}}
-    record = store.record("one")
-    assert store.arrays("one") is None or (record["measures"], which) == (before["measures"], "record.json"), "white space only"
+    record, arrays = store.record("one"), store.arrays("one")
+    if which == "added.json" and not path.exists():
+        assert (record["measures"], set(arrays)) == (MEASURES[0], {"x"}), "the training itself stays"
+    else:
+        assert arrays is None or (which != "arrays.npz" and record["measures"] == MEASURES[1] and set(arrays) == {"x", "test_loss"}), "white space only"

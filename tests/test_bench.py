@@ -17,13 +17,15 @@ def timed(monkeypatch):
     monkeypatch.setattr(bench, "_ours_conv", lambda few, recipe: 2.0 if recipe.network == "resnet18" else {"fp32": 1.5, "bf16": 1.0}[recipe.precision])
     for name, seconds in SECONDS.items():
         monkeypatch.setattr(bench, name, lambda *_, seconds=seconds: seconds)
+    monkeypatch.setattr(bench, "_side_by_side", lambda processes, threads, trials: 6e-4 / processes if threads == 1 else 4.5e-4)
+    monkeypatch.setattr(bench.running, "cores", lambda: 2)
     monkeypatch.setattr(bench, "_iteration", lambda digits, density: 6e-4 * (0.5 if density == 0.036 else 1))
 
 
 def test_ratios_are_those_of_the_parts(timed):
     measured = bench.measure()
     assert measured["ratios"] == {
-        "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
+        "lenet_processes_vs_threads": 1.5, "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
         "resnet18_vs_plain_laptop": 2.5,
     }  # fmt: skip
     assert set(measured["ratios"]) | {"lenet_gpu_vs_plain"} == set(bench.TARGETS) == set(bench.EXPLAINED)
@@ -35,11 +37,23 @@ def test_a_gpu_is_measured_where_there_is_one(timed, monkeypatch):
     assert bench.measure()["ratios"]["lenet_gpu_vs_plain"] == 200
 
 
+def test_parts_are_measured_on_one_thread_and_the_others_are_put_back(timed, monkeypatch):
+    seen, before = [], bench.torch.get_num_threads()
+    monkeypatch.setattr(bench, "_plain", lambda *_: seen.append(bench.torch.get_num_threads()) or 0.4)
+    bench.torch.set_num_threads(2)
+    try:
+        bench.measure()
+        assert bench.torch.get_num_threads() == 2
+    finally:
+        bench.torch.set_num_threads(before)
+    assert set(seen) == {1}
+
+
 def test_json_ends_in_one_object(timed, capsys):
     assert main(["bench", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(measured) == {"ratios", "machine", "details"}
-    assert measured["machine"]["cores"] >= 1
+    assert measured["machine"]["cores"] == 2
     assert main(["bench"]) == 0
     assert "lenet_vs_plain" in capsys.readouterr().out
 
@@ -60,3 +74,12 @@ def test_the_parts_run(monkeypatch):
         assert bench._ours_conv(tiny, recipe) > 0
     assert bench._plain_conv(tiny) > 0
     assert bench._plain_resnet(tiny) > 0
+    assert bench._side_by_side(2, 1, 1) > 0
+
+
+def test_a_store_of_made_up_trainings_is_planned_and_looked_up(monkeypatch):
+    monkeypatch.setattr(bench.book, "figures", lambda figures=bench.book.figures(["fig04"]): figures)
+    said = bench.growth(sizes=(50, 400)).splitlines()
+    assert len(said) == 3
+    assert said[0].startswith("planning all figures at paper scale, ")
+    assert [line.split(" trainings: ")[0].split()[-1] for line in said[1:]] == ["50", "400"]

@@ -12,7 +12,7 @@ import time
 import pandas as pd
 import pytest
 
-from lottery_nb import cluster, graph, plans, running
+from lottery_nb import cluster, graph, lineage, plans, running
 from lottery_nb.__main__ import main
 from lottery_nb.errors import LotteryError
 from lottery_nb.specs import Recipe
@@ -87,9 +87,9 @@ def undisturbed(tmp_path_factory):
 def assert_same(store, undisturbed, monkeypatch):
     monkeypatch.setenv("LOTTERY_STORE", str(store.folder))
     table = plans.run(PLAN, scale="paper")
-    beside = ["commit", "versions", "device", "started", "seconds"]
-    pd.testing.assert_frame_equal(table.drop(columns=beside), undisturbed.drop(columns=beside), atol=1e-3, check_exact=False)
-    assert store.verify() == (len(WANTED), 0)
+    beside = ["commit", "started", "seconds"]
+    pd.testing.assert_frame_equal(table.drop(columns=beside), undisturbed.drop(columns=beside), check_exact=True)
+    assert lineage.verify(store) == (len(WANTED), {})
 
 
 def test_local_workers_make_the_same_tables(undisturbed, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_local_workers_make_the_same_tables(undisturbed, tmp_path, monkeypatch):
     with cluster.local_workers(2, {"mnist5k"}) as hands:
         running.train_missing(WANTED, store, hands)
     assert_same(store, undisturbed, monkeypatch)
-    assert "(1 thread)" in store.record(next(iter(store)))["device"]
+    assert "1 thread)" in store.record(next(iter(store)))["made_of"]["device"]
 
 
 def test_workers_need_nothing_of_this_project(undisturbed, tmp_path, monkeypatch, dask_cluster):
@@ -123,7 +123,7 @@ def test_a_worker_of_another_torch_is_named_and_refused_or_recorded(tmp_path, mo
     with cluster.joined(dask_cluster.address, {"mnist5k"}, others="record") as hands:
         running.train_missing(one, Store(tmp_path / "far"), hands)
     assert "here is 9.9.9: its records will say so" in capsys.readouterr().err
-    assert Store(tmp_path / "far").verify() == (1, 0)
+    assert lineage.verify(Store(tmp_path / "far")) == (1, {})
 
 
 @pytest.mark.parametrize(

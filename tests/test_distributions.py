@@ -46,3 +46,9 @@ def test_what_lies_outside_the_bins_counts_in_the_area():
     far = {**ORIGIN, "final/fc1.weight": FINAL + np.where(np.arange(50) < 5, 10, 0)}
     density = np.array(distribution("movement in the ticket, fc1", ARRAYS, far))
     assert density[:, 1].sum() * (density[1, 0] - density[0, 0]) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_nothing_lies_outside_the_dense_network():
+    dense = {"mask/fc1.weight": np.packbits(np.ones_like(MASK))}
+    assert distribution("movement outside the ticket, fc1", dense, ORIGIN) == []
+    assert distribution("movement in the ticket, fc1", dense, ORIGIN)

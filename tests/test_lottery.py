@@ -246,6 +246,25 @@ def test_a_training_that_diverges_is_recorded_and_those_after_it_go_on():
     assert (table[table.metric == "test_accuracy_at_early_stop"].value < 0.2).all()
 
 
+def test_where_a_training_diverges_pruned_weights_are_zero_all_the_same(store):
+    recipe = tiny.but(optimiser="sgd", learning_rate=1e30, iterations=8)
+    ticket = ticket_of(last(tiny.iterative()), store)
+    record = training.train([ticket], data.load("mnist5k", validation=500), recipe)[0]
+    assert record.measures["diverged"] == 1 and not record.weights["fc1.weight"].isfinite().all()
+    for name, mask in ticket.mask.items():
+        assert (record.weights[name][~mask] == 0).all(), "even where a gradient was no number"
+
+
+def test_a_layer_that_pruning_emptied_has_nothing_to_draw_from(store, winner):
+    from lottery_nb import tickets
+
+    node, origin = last(tiny.iterative().reinitialised_from_ticket()), left_by(store, last(tiny.iterative()).origin)
+    emptied = winner.mask | {"fc2.weight": torch.zeros_like(winner.mask["fc2.weight"])}
+    ticket = tickets.make(node, origin=origin, pruned=emptied)
+    assert not ticket.weights["fc2.weight"].any()
+    assert ticket.weights["fc1.weight"].any()
+
+
 # --- the deep networks' training ---------------------------------------------------------------------------------------------
 
 deep = resnet18.but(

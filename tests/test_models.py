@@ -238,3 +238,10 @@ def test_deep_gradients_and_statistics_are_those_of_torchs_modules(recipe):
     before = {name: stacked[name].clone() for name in statistics}
     network.logits(stacked, x[:, 0])
     assert all(torch.equal(before[name], stacked[name]) for name in statistics), "evaluating leaves the statistics alone"
+
+
+def test_emulated_bf16_and_builds_without_its_library_do_not_count(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not training._has_bf16(torch.device("cuda"))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not training._has_bf16(torch.device("cpu"))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from test_lottery import tiny
 
-from lottery_nb import LotteryError, conv2, graph, lenet, plans, run, running, training
+from lottery_nb import LotteryError, conv2, graph, lenet, lineage, plans, results, run, running, training
 from lottery_nb.errors import Stopped
 from lottery_nb.store import Store
 
@@ -40,10 +40,16 @@ def test_a_table_is_tidy_and_says_where_it_came_from(capsys):
     assert table.groupby("line").node.nunique().to_dict() == {"ticket": 8, "reinit": 12}
     stops = table[table.metric == "early_stop_iteration"]
     assert stops.value.tolist() == stops.iteration.tolist()
-    assert set(table.iteration[table.metric == "test_accuracy_at_end"]) == {4}
+    for metric, iteration in {"test_accuracy_at_end": 4, "test_accuracy_at_start": 0, "val_loss_at_start": 0}.items():
+        assert table.iteration[table.metric == metric].tolist() == [iteration] * 20, metric
+    assert set(table.scale) == {table.attrs["scale"]} == {"paper"}
     said = capsys.readouterr().out
     assert "trainings 20" in said
     assert table.commit.iloc[0] in said
+    assert "a control has its ticket's mask" in said
+    again = run(PLAN, scale="paper", quiet=True)
+    assert capsys.readouterr().out == "", "quiet says nothing"
+    pd.testing.assert_frame_equal(again, table)
 
 
 def test_only_what_is_new_is_trained(trained):
@@ -75,10 +81,10 @@ def test_curves_only_where_asked(trained):
     assert not plain.metric.isin(["test_accuracy", "val_loss"]).any()
     curves = run({"ticket": tiny.iterative().at_rounds(0).with_curves()}, scale="paper", trials=1)
     assert curves[curves.metric == "test_accuracy"].iteration.tolist() == [2, 4]
-    assert len(trained) == 2, "a record without its curves is trained again"
+    assert len(trained) == 2, "a record without its curves is trained again, and they are added to it"
     again = run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
     assert len(trained) == 2, "a record with its curves serves both"
-    pd.testing.assert_frame_equal(plain.drop(columns=["started", "seconds"]), again.drop(columns=["started", "seconds"]))
+    pd.testing.assert_frame_equal(plain, again)
 
 
 def test_a_watcher_ends_a_run_and_what_was_done_stays(trained):
@@ -102,7 +108,8 @@ def test_a_damaged_training_is_trained_again(trained, capsys):
     after = run(PLAN, scale="paper", trials=1)
     assert trained[-1] == victim
     assert victim in capsys.readouterr().err
-    assert (before.value - after.value).abs().max() < 1e-6
+    renewed = ["started", "seconds"]
+    pd.testing.assert_frame_equal(before.drop(columns=renewed), after.drop(columns=renewed))
 
 
 def test_a_distribution_needs_the_whole_network_and_whole_arrays(trained, capsys):
@@ -114,21 +121,34 @@ def test_a_distribution_needs_the_whole_network_and_whole_arrays(trained, capsys
     trained.clear()
     again = run(plan, scale="paper", trials=1)
     assert trained == [whole.key]
-    pd.testing.assert_series_equal(again.value, table.value)
+    pd.testing.assert_frame_equal(again, table)
     (store.folder / ticket.key / "arrays.npz").write_bytes(b"")
     with pytest.raises(LotteryError, match=f"{ticket.key} was damaged after it was stored; run again to train it anew"):
         run(plan, scale="paper", trials=1)
     assert run(plan, scale="paper", trials=1).value.tolist() == table.value.tolist()
 
 
-def test_a_frozen_table_serves_without_a_store_and_without_torch(tmp_path, monkeypatch):
-    table = run(PLAN, scale="paper")
+@pytest.fixture
+def frozen(tmp_path, monkeypatch):
+    """The committed table of Lenet at paper scale, once there is one."""
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
-    path, done, wanted = plans.freeze("fig99", PLAN, "paper")
-    assert (path.name, done, wanted) == ("fig99-paper.parquet", 20, 20)
-    first = path.read_bytes()
-    plans.freeze("fig99", PLAN, "paper")
-    assert path.read_bytes() == first, "freezing is repeatable byte for byte"
+    return tmp_path / "frozen" / "lenet-paper.parquet"
+
+
+def freeze(plan, trials=None, name="fig99"):
+    """Freeze a figure's plan, of a book that has no other, and return the one line that says what was done."""
+    [said] = results.freeze({name: plan}, "paper", trials, [plan])
+    return said
+
+
+def test_a_committed_table_serves_without_a_store_and_without_torch(tmp_path, monkeypatch, frozen):
+    table = run(PLAN, scale="paper")
+    assert freeze(PLAN) == f"{frozen}: 20 of 20 trainings, 20 in all"
+    assert "line" not in pd.read_parquet(frozen)
+    first = frozen.read_bytes()
+    freeze(PLAN)
+    assert frozen.read_bytes() == first, "freezing is repeatable byte for byte"
+    assert [path.name for path in frozen.parent.iterdir()] == ["lenet-paper.parquet"]
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "empty"))
     code = (
         f"from lottery_nb import Recipe, run; tiny = {TINY}\n"
@@ -138,39 +158,48 @@ def test_a_frozen_table_serves_without_a_store_and_without_torch(tmp_path, monke
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
     assert int(out[0]) == len(table)
     assert float(out[1]) == pytest.approx(table.value.sum())
+    read = run(PLAN, scale="paper")
+    order = ["line", "node", "metric"]
+    pd.testing.assert_frame_equal(read.sort_values(order, ignore_index=True), table.sort_values(order, ignore_index=True))
     assert not (tmp_path / "empty").exists()
 
 
-def test_a_part_can_be_frozen_and_what_is_missing_is_said(tmp_path, monkeypatch, capsys, trained):
+def test_a_part_can_be_frozen_and_what_is_missing_is_said(tmp_path, monkeypatch, capsys, trained, frozen):
     run({"ticket": tiny.iterative()}, scale="paper", trials=1)
-    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
-    assert plans.freeze("fig99", PLAN, "paper")[1:] == (4, 20)
+    assert freeze(PLAN) == f"{frozen}: 4 of 20 trainings, 4 in all"
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "empty"))
     monkeypatch.setenv("LOTTERY_MISSING", "skip")
     table = run(PLAN, scale="paper", figure="fig99")
     assert table.node.nunique() == 4
-    assert "16 trainings, not drawn" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "16 trainings, not drawn" in said
+    assert "python -m lottery_nb run fig99 --scale paper" in said
+    monkeypatch.delenv("LOTTERY_MISSING")
+    assert run(PLAN, scale="committed", figure="fig99").node.nunique() == 4, "and nothing is trained for it"
+    assert "trainings, not drawn" in capsys.readouterr().out
     assert len(trained) == 4
 
 
-def test_a_table_begun_elsewhere_is_finished_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
+def test_a_table_begun_elsewhere_is_finished_here(tmp_path, monkeypatch, trained, frozen):
     run({"ticket": tiny.iterative()}, scale="paper", trials=1)
-    first = plans.freeze("fig99", PLAN, "paper")[0]
-    begun = pd.read_parquet(first)
+    freeze(PLAN)
+    begun = pd.read_parquet(frozen)
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "another"))
-    run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=2)
-    assert plans.freeze("fig99", PLAN, "paper")[1:] == (5, 20)
-    both = pd.read_parquet(first)
-    again, kept = both.node.isin(Store()), begun.node.isin(both.node)
+    trained.clear()
+    table = run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=2)
+    assert trained == list(Store()) == [table.node[table.trial == 1].iloc[0]], "what is committed is not trained again"
+    assert freeze(PLAN) == f"{frozen}: 1 of 20 trainings, 5 in all"
+    both = pd.read_parquet(frozen)
+    again, kept = both.node.isin(trained), begun.node.isin(both.node)
     assert kept.all() and again.any() and not again.all()
-    pd.testing.assert_frame_equal(both[~again].reset_index(drop=True), begun[~begun.node.isin(Store())].reset_index(drop=True))
+    pd.testing.assert_frame_equal(both[~again].reset_index(drop=True), begun)
 
 
-def test_freezing_nothing_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
-    with pytest.raises(LotteryError, match="no trainings at laptop scale"):
-        plans.freeze("fig04", {"ticket": lenet.iterative()}, "laptop")
+def test_freezing_nothing_is_an_error(tmp_path, frozen):
+    said = f"fig04: the store {Store().folder} has none of the .* trainings at laptop scale: python -m lottery_nb run fig04 --scale laptop"
+    with pytest.raises(LotteryError, match=said):
+        results.freeze({"fig04": {"ticket": lenet.iterative()}}, "laptop")
+    assert not frozen.parent.exists()
 
 
 def test_bad_input_stops_before_anything_trains(trained):
@@ -190,7 +219,7 @@ def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
     monkeypatch.setattr(training, "train", spy)
     other = tiny.but(learning_rate=0.01)
     run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=14)
-    assert max(size for size, _ in sizes) == graph.BATCH["cpu"] == 12
+    assert max(size for size, _ in sizes) == graph.BATCH["cpu"] == 4
     assert sum(size for size, rate in sizes if rate == 0.01) == sum(size for size, rate in sizes if rate != 0.01) == 4 * 14
 
 
@@ -199,6 +228,9 @@ def test_convolutional_networks_train_one_at_a_time(monkeypatch):
     monkeypatch.setattr(training, "train", lambda tickets, *rest: sizes.append(len(tickets)) or real(tickets, *rest))
     run({"one": conv2.iterative().at_rounds(0)}, scale="smoke", trials=2)
     assert sizes == [1, 1]
+
+
+RESULT = ("mask", "initial", "weights", "measures", "early_stop")  # of a record: what the same training has everywhere on one kind of processor
 
 
 def script(folder, iterations=4):
@@ -216,12 +248,13 @@ def test_two_runs_at_once_train_nothing_twice(tmp_path):
     done = [process.communicate(timeout=120) for process in runs]
     assert [process.returncode for process in runs] == [0, 0], done
     store = Store(tmp_path / "shared")
-    assert store.verify() == (8 + 78, 0)
+    assert lineage.verify(store) == (8 + 78, {})
     assert len(list(store.folder.glob(".damaged/*"))) == 0
     alone = Store(tmp_path / "alone")
     script(alone.folder).communicate(timeout=120)
+    assert list(alone) == list(store)
     for key in alone:
-        assert store.record(key)["measures"] == pytest.approx(alone.record(key)["measures"], abs=1e-4)
+        assert [store.record(key)[name] for name in RESULT] == [alone.record(key)[name] for name in RESULT]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
@@ -235,30 +268,33 @@ def test_an_interrupted_run_goes_on_where_it_was(sign, tmp_path):
     assert process.returncode != 0
     kept = {key: store.record(key)["started"] for key in store}
     assert 10 <= len(kept) < 86
-    assert store.verify() == (len(kept), 0)
+    assert lineage.verify(store) == (len(kept), {})
     script(store.folder, iterations=100).communicate(timeout=120)
     assert len(list(store)) == 86
     assert {key: store.record(key)["started"] for key in kept} == kept, "nothing finished was trained again"
 
 
 def test_provenance_names_commit_device_and_versions():
-    run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
+    table = run({"ticket": tiny.iterative().at_rounds(0)}, scale="paper", trials=1)
     record = Store().record(tiny.iterative().nodes("paper", 1)[0].key)
-    assert set(plans.PROVENANCE) <= set(record)
-    assert "torch" in record["versions"]
-    assert "thread" in record["device"]
+    made = record["made_of"]
+    assert "torch" in made["versions"]
+    assert "1 thread" in made["device"]
     assert record["seconds"] >= 0
+    told = {name: made[name] for name in ("commit", "versions", "device")} | {"data": made["data"]["said"], "dataset": made["data"]["digest"], "parents": ""}
+    told |= {name: record[name] for name in ("started", "seconds", "mask", "weights")}
+    assert table[list(results.PROVENANCE)].drop_duplicates().to_dict("records") == [told]
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
-    assert not head or record["commit"].startswith(head[:7])
+    assert not head or made["commit"].startswith(head[:7])
 
 
 def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
-    """Two rounds of 200 iterations of the whole Lenet: the same masks, and records equal to 1e-4."""
+    """Two rounds of 200 iterations of the whole Lenet: the same bits."""
 
     def start(name, batch, threads):
         code = (
             f"import torch; torch.set_num_threads({threads})\nfrom lottery_nb import graph, lenet, running; from lottery_nb.store import Store\n"
-            f"graph.BATCH = dict(cpu={batch}); tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
+            f"graph.BATCH['cpu'] = {batch}; tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
             f"running.train_missing(graph.wanted_nodes([dict(a=tickets, b=tickets.reinitialised())], 'paper'), Store({str(tmp_path / name)!r}))"
         )
         return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -272,22 +308,19 @@ def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
         other = Store(tmp_path / name)
         for key in together:
             ours, theirs = together.arrays(key), other.arrays(key)
+            assert set(ours) == set(theirs)
             for array in ours:
-                if array.startswith("mask/"):
-                    assert np.array_equal(ours[array], theirs[array]), (name, key)
-                elif "loss" in array:
-                    np.testing.assert_allclose(ours[array], theirs[array], atol=1e-4)
-            assert together.record(key)["measures"] == pytest.approx(other.record(key)["measures"], abs=1e-4)
+                assert np.array_equal(ours[array], theirs[array]), (name, key, array)
+            assert [together.record(key)[each] for each in RESULT] == [other.record(key)[each] for each in RESULT], (name, key)
 
 
 @pytest.fixture
-def committed_twice(tmp_path, monkeypatch):
+def committed_twice(tmp_path, monkeypatch, frozen):
     """Two trials of a plan in a committed table, and an empty store."""
-    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
     run(PLAN, scale="paper", trials=2)
-    path = plans.freeze("fig99", PLAN, "paper", trials=2)[0]
+    freeze(PLAN, trials=2)
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "another"))
-    return path
+    return frozen
 
 
 ONE_TRIAL = {label: replace(line, recipe=tiny.but(trials=1)) for label, line in PLAN.items()}
@@ -298,27 +331,35 @@ def test_a_figure_draws_all_trials_that_are_committed(committed_twice, trained, 
     assert table.groupby("line").node.nunique().to_dict() == {"ticket": 8, "reinit": 12}
     assert "2 of 1 trials" in capsys.readouterr().out
     assert set(run(ONE_TRIAL, scale="paper", trials=1, figure="fig99").trial) == {0}, "unless fewer are asked for"
-    other_label = {"same tickets": ONE_TRIAL["ticket"]}
-    assert set(run(other_label, scale="paper", figure="fig99").trial) == {0}
     assert not trained
 
 
 def test_freezing_drops_no_trial(committed_twice, trained):
     before = pd.read_parquet(committed_twice)
-    run({"ticket": ONE_TRIAL["ticket"].at_rounds(0)}, scale="paper")
-    assert plans.freeze("fig99", ONE_TRIAL, "paper", trials=1)[1:] == (10, 10)
+    [dense] = graph.wanted_nodes([{"ticket": ONE_TRIAL["ticket"].at_rounds(0)}], "paper").items()
+    running.train_missing(dict([dense]), Store())
+    assert trained == [dense[0]]
+    assert freeze(ONE_TRIAL, trials=1) == f"{committed_twice}: 1 of 10 trainings, 20 in all"
     after = pd.read_parquet(committed_twice)
-    assert len(trained) == 1
     assert set(after.node) == set(before.node)
     pd.testing.assert_frame_equal(after[~after.node.isin(trained)].reset_index(drop=True), before[~before.node.isin(trained)].reset_index(drop=True))
+    renewed = ["started", "seconds"]
+    pd.testing.assert_frame_equal(after.drop(columns=renewed), before.drop(columns=renewed))
 
 
-def test_freezing_takes_what_other_committed_tables_have(committed_twice, trained):
-    with pytest.raises(LotteryError, match="fig98 has no trainings"):
-        plans.freeze("fig98", {"other": tiny.but(rounds=1).continued().at_rounds(1).with_curves()}, "paper")
-    path, done, wanted = plans.freeze("fig98", {"winning": tiny.iterative()}, "paper")
-    assert (done, wanted) == (8, 8)
-    lent, own = pd.read_parquet(path), pd.read_parquet(committed_twice).query("line == 'ticket'")
+def test_what_is_committed_for_one_figure_serves_all(committed_twice, trained):
+    other = {"other": tiny.but(rounds=1).continued().at_rounds(1).with_curves()}
+    with pytest.raises(LotteryError, match=f"fig98: the store {Store().folder} has none of the 4 trainings at paper scale"):
+        freeze(other, name="fig98")
+    before = committed_twice.read_bytes()
+    with pytest.raises(LotteryError, match=f"fig98: the store {Store().folder} has none of the 8 trainings at paper scale"):
+        freeze({"winning": tiny.iterative()}, name="fig98")
+    assert committed_twice.read_bytes() == before, "there is nothing to add"
+    own, lent = run(PLAN, scale="paper", figure="fig99"), run({"winning": ONE_TRIAL["ticket"]}, scale="paper", figure="fig98")
     assert set(lent.line) == {"winning"}
-    pd.testing.assert_frame_equal(lent.drop(columns="line"), own.drop(columns="line").reset_index(drop=True))
+    assert set(lent.trial) == {0, 1}
+    pd.testing.assert_frame_equal(lent.drop(columns="line"), own[own.line == "ticket"].drop(columns="line").reset_index(drop=True))
     assert not trained
+    table = run({"winning": tiny.iterative(), "other": tiny.random_sparse()}, scale="paper")
+    assert trained == [node.key for node in tiny.random_sparse().nodes("paper")], "only what is not committed is trained"
+    assert table.groupby("line").node.nunique().to_dict() == {"winning": 8, "other": 6}

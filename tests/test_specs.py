@@ -155,3 +155,9 @@ def test_what_lines_show():
     assert [line.shows for line in plan.values()] == [("initial weights, fc1",), ("initial weights, fc2",), ("initial weights, output",)]
     with pytest.raises(ValueError, match="zip"):
         tickets.by_layer("initial weights", "one", "two")
+
+
+def test_whole_numbers_and_decimals_are_one_recipe_with_one_key():
+    one, other = lenet.but(optimiser="sgd", learning_rate=1), lenet.but(optimiser="sgd", learning_rate=1.0)
+    assert one == other
+    assert one.iterative().nodes("paper")[3].key == other.iterative().nodes("paper")[3].key
