@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,7 +26,8 @@ def timed(monkeypatch):
 def test_ratios_are_those_of_the_parts(timed):
     measured = bench.measure()
     assert measured["ratios"] == {
-        "lenet_processes_vs_threads": 1.5, "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
+        "lenet_processes_vs_threads": 1.5,
+        "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
         "resnet18_vs_plain_laptop": 2.5,
     }  # fmt: skip
     assert set(measured["ratios"]) | {"lenet_gpu_vs_plain"} == set(bench.TARGETS) == set(bench.EXPLAINED)
@@ -74,11 +76,14 @@ def test_the_parts_run(monkeypatch):
         assert bench._ours_conv(tiny, recipe) > 0
     assert bench._plain_conv(tiny) > 0
     assert bench._plain_resnet(tiny) > 0
-    assert bench._side_by_side(2, 1, 1) > 0
+    monkeypatch.setattr(bench.training, "THREADS", 1)
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda processes, context: ThreadPoolExecutor(processes))
+    assert bench._side_by_side(1, 1, 2) > 0
 
 
 def test_a_store_of_made_up_trainings_is_planned_and_looked_up(monkeypatch):
-    monkeypatch.setattr(bench.book, "figures", lambda figures=bench.book.figures(["fig04"]): figures)
+    figures = bench.book.figures(["fig04"])
+    monkeypatch.setattr(bench.book, "figures", lambda: figures)
     said = bench.growth(sizes=(50, 400)).splitlines()
     assert len(said) == 3
     assert said[0].startswith("planning all figures at paper scale, ")
