@@ -120,7 +120,7 @@ def _hands(options, jobs: int | None, missing: dict[str, Wanted]):
     datasets = {wish.node.recipe.data for wish in missing.values()}
     if jobs is None and options.scheduler is None:
         work = sum(wish.node.recipe.iterations for wish in missing.values())
-        jobs = min(running.cores(), len(missing)) if work >= WORTH_WORKERS else 1
+        jobs = min(running.jobs(), len(missing)) if work >= WORTH_WORKERS else 1
     if jobs == 1 and options.scheduler is None:
         return nullcontext()
     from . import cluster  # distributed takes a second to import
@@ -173,7 +173,7 @@ def _list(options) -> None:
     for key in (store := Store()):
         record = store.record(key)
         if record:
-            print(f"{key}  {record['started'][:16]}  {record['seconds']:.0f} s  {record['device']}  {record['commit']}")
+            print(f"{key}  {record['started'][:16]}  {record['seconds']:.0f} s  {record['made_of']['device']}  {record['made_of']['commit']}")
 
 
 def _verify(options) -> int:

@@ -54,7 +54,7 @@ def measure(say: Callable[[str], None] = lambda line: None) -> dict:
     few = _as_large_as_a_fifth_of_cifar()
     small = _with_few(digits, 100)
     laptop = {recipe.network: recipe.but(precision=recipe.at("laptop").precision) for recipe in (conv2, resnet18)}
-    cores = running.cores()
+    cores = running.processors()
     parts = {
         "ours: an iteration of a trial, a process a core": lambda: _side_by_side(cores, 1, graph.BATCH["cpu"]),
         "ours: an iteration of a trial, one process of all threads": lambda: _side_by_side(1, cores, 3 * graph.BATCH["cpu"]),
@@ -367,7 +367,9 @@ def cluster(say: Callable[[str], None] = lambda line: None) -> dict:
 def _make_up(folder: Path, node: Node) -> None:
     """A record as a training leaves it, without its arrays."""
     measures = {f"{split}_{what}_at_{moment}": 0.5 for split in ("test", "train", "val") for what in ("loss", "accuracy") for moment in ("early_stop", "end")}
-    made_of = {"data": {"digest": "none", "said": "made up"}, "parents": {}, "commit": "none", "versions": "none", "device": "none"}
+    parents = {parent.key: {"mask": "none", "weights": "none"} for parent in graph.parents_of(node)}
+    of = {"digest": data.digest_at_hand(node.recipe.data) or "none", "said": "made up"}
+    made_of = {"data": of, "parents": parents, "commit": "none", "versions": "none", "device": "none"}
     record = {
         "key": node.key, "strategy": node.strategy, "control": node.control, "trial": node.trial, "round": node.round, "draw": node.draw,
         "recipe": node.recipe.deciding(), "density": 0.5, "iterations": 100, "early_stop": 50, "holds": ["test looks"], "form": FORM,

@@ -182,15 +182,20 @@ def said(name: str) -> str:
 
 def _noted(path: Path) -> dict:
     """What the note beside a data set's file tells of it; a file that has none yet, or is another now, gets one."""
+    return _read_note(path, *_state(path))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """By which an altered file is known: when it and its entry in the folder were changed, and its size."""
     state = path.stat()
-    return _read_note(path, state.st_mtime_ns, state.st_size)
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size
 
 
 @lru_cache
-def _read_note(path: Path, changed: int, size: int) -> dict:
+def _read_note(path: Path, *state: int) -> dict:
     try:
         noted = json.loads(path.with_suffix(".digest.json").read_text())
-        if (noted["changed"], noted["size"]) == (changed, size) and isinstance(noted["digest"], str):
+        if noted["state"] == list(state) and isinstance(noted["digest"], str):
             return noted
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or none that can be read
@@ -201,8 +206,7 @@ def _note(path: Path, published: bool = False) -> dict:
     total = hashlib.sha256()
     for array in _read(path, path.stem):
         total.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    state = path.stat()
-    noted = {"changed": state.st_mtime_ns, "size": state.st_size, "digest": total.hexdigest()[:16], "published": published}
+    noted = {"state": _state(path), "digest": total.hexdigest()[:16], "published": published}
     draft = path.with_suffix(f".{os.getpid()}.draft")
     try:
         draft.write_text(json.dumps(noted))

@@ -46,22 +46,28 @@ def run(
         table, missing = _of_all(plan, scale, trials, watch, quiet)
     table = table.astype(dict.fromkeys(table.select_dtypes("category"), "str"))
     if not quiet:
-        print(_summary(plan, scale, table, missing, figure))
+        print(_summary(plan, table, missing, figure))
     return table
 
 
-def of_committed(plan: Plan, trials: int | None = None, scale: str | None = None) -> tuple[pd.DataFrame, dict[str, Wanted]]:
-    """A plan's table of committed trainings alone, and what it lacks. scale: None takes each line's best, "laptop" where there is none."""
+def of_committed(plan: Plan, trials: int | None = None, scale: str | None = None) -> tuple[pd.DataFrame, dict[str, set[str]]]:
+    """A plan's table of committed trainings alone, and the keys of those it lacks, by scale.
+
+    scale: None takes each line's best, "laptop" where there is none.
+    """
     wanted_nodes([plan], "smoke")  # a plan that is none is named before its lines are used
     held = committed()
     scales = {label: scale or held.best_scale(line) or "laptop" for label, line in plan.items()}
     nodes = {label: held.nodes(line, scales[label], trials) for label, line in plan.items()}
-    asked = {node.key: Wanted(node, frozenset(plan[label].shows)) for label in plan for node in nodes[label]}
-    missing = {key: wish for key, wish in asked.items() if not held.serves(wish)}
+    missing: dict[str, set[str]] = {}
+    for label, line in plan.items():
+        lacks = {node.key for node in nodes[label] if not held.serves(Wanted(node, frozenset(line.shows)))}
+        if lacks:
+            missing.setdefault(scales[label], set()).update(lacks)
     return _assemble(plan, scales, nodes, held), missing
 
 
-def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool) -> tuple[pd.DataFrame, dict[str, Wanted]]:
+def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool) -> tuple[pd.DataFrame, dict[str, set[str]]]:
     wanted = wanted_nodes([plan], scale, trials)
     store, held = Store(), committed()
     uncommitted = {key: wish for key, wish in wanted.items() if not held.serves(wish)}
@@ -71,7 +77,7 @@ def _of_all(plan: Plan, scale: str, trials: int | None, watch: Callable[[], None
         train_missing(origins | uncommitted, store, watch=watch, quiet=quiet)  # what is stored may stand on what is trained anew
         missing = {}
     nodes = {label: held.nodes(line, scale, trials) for label, line in plan.items()}
-    return _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store), missing
+    return _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store), {scale: set(missing)} if missing else {}
 
 
 def _assemble(plan: Plan, scales: dict[str, str], nodes: dict[str, list[Node]], held: Committed, store: Store | None = None) -> pd.DataFrame:
@@ -109,7 +115,7 @@ def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
     return table
 
 
-def _summary(plan: Plan, scale: str, table: pd.DataFrame, missing: dict[str, Wanted], figure: str | None) -> str:
+def _summary(plan: Plan, table: pd.DataFrame, missing: dict[str, set[str]], figure: str | None) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a line."""
     networks = list(dict.fromkeys(line.recipe.network for line in plan.values()))
     scales = dict(zip(table.line, table.scale))
@@ -140,9 +146,8 @@ def _summary(plan: Plan, scale: str, table: pd.DataFrame, missing: dict[str, Wan
             said.append(f"lineage   not recorded of {former} trainings, made before it was: that controls have their tickets' masks cannot be proved")
         else:
             said.append("lineage   each training tells its data and its parents; a control has its ticket's mask")
-    if missing:
-        at = scale if scale != BEST else table.attrs["scale"]
-        said += [f"missing   {len(missing)} trainings, not drawn; this makes them:", f"          python -m lottery_nb run {figure or 'FIG'} --scale {at}"]
+    for scale, keys in missing.items():
+        said += [f"missing   {len(keys)} trainings, not drawn; this makes them:", f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}"]
     return "\n".join(said)
 
 

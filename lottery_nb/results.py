@@ -203,16 +203,15 @@ def freeze(plans: dict[str, Plan], scale: str, trials: int | None = None, book: 
         )
     before = committed()
     _same_weights(before, store, fresh)
-    elsewhere = {key for key in fresh if key in before.held and before.trainings.scale[key] != scale}  # one scale's training may be another's too
+    places = {key: before.trainings.scale[key] if key in before.held else scale for key in fresh}  # one scale's training may be another's too
     said = []
-    for network in sorted({wish.node.recipe.network for wish in fresh.values()}):
-        path = where / f"{network}-{scale}.parquet"
+    for network, place in sorted({(wish.node.recipe.network, places[key]) for key, wish in fresh.items()}):
+        path = where / f"{network}-{place}.parquet"
         old = _table(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
-        own = {key: wish for key, wish in fresh.items() if wish.node.recipe.network == network and key not in elsewhere}
-        new = pd.concat([rows_of(wish.node, store, sorted(wish.shows)) for wish in own.values()]) if own else old.iloc[:0]
-        renewed = set(old.node[old.weights.eq("")]) & set(new.node)
-        kept = old[~old.node.isin(renewed)]
-        gone = _made_of_former(kept, new, scale, book)
+        own = {key: wish for key, wish in fresh.items() if (wish.node.recipe.network, places[key]) == (network, place)}
+        new = pd.concat([rows_of(wish.node, store, sorted(wish.shows)) for wish in own.values()])
+        kept = old[~(old.weights.eq("") & old.node.isin(own))]
+        gone = _made_of_former(kept, new, place, book)
         kept = kept[~kept.node.isin(gone)]
         table = pd.concat([part for part in (new, kept) if len(part)]).drop_duplicates(POINT).sort_values(POINT, ignore_index=True)
         where.mkdir(parents=True, exist_ok=True)

@@ -233,11 +233,16 @@ def other_parent(store: Store, node: Node, record: dict | None) -> str:
     return ""
 
 
-def cores() -> int:
-    """How many processes of one thread train side by side here; a CUDA device is one."""
+def processors() -> int:
+    """How many processes of one thread train side by side on this machine's processors."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def jobs() -> int:
+    """How many processes train here where nobody says: one a processor, and a single one on a CUDA device, whose batches fill it."""
     from . import training
 
-    return 1 if training.pick_device().type == "cuda" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if training.pick_device().type == "cuda" else processors()
 
 
 @cache

@@ -153,7 +153,8 @@ class Recipe:
             object.__setattr__(self, name, tuple(value))
         for name in NUMBERS:
             _require(is_number(getattr(self, name)), f"{name} is {getattr(self, name)!r}: a number is needed")
-            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one recipe, and one key
+            if abs(getattr(self, name)) < 2**53:
+                object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one recipe, and one key
         _require(
             len(self.adam_betas) == 2 and all(is_number(beta) and 0 <= beta < 1 for beta in self.adam_betas),
             f"adam_betas is {self.adam_betas!r}: two numbers in [0, 1) are needed, such as (0.9, 0.999)",

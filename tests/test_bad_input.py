@@ -34,6 +34,7 @@ RECIPES = [
     ({"one_shot_step": 0}, "one_shot_step"),
     ({"learning_rate": -0.1}, "above 0"),
     ({"learning_rate": float("inf")}, "above 0"),
+    ({"prune_fc": 10**400}, "a pruning rate lies between 0 and 1"),
     ({"prune_fc": -0.2}, "between 0 and 1"),
     ({"sizes": (300, 2.5)}, "positive whole number"),
     ({"initialisation": "uniform"}, "choose glorot or gaussian"),

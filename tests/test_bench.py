@@ -19,7 +19,7 @@ def timed(monkeypatch):
     for name, seconds in SECONDS.items():
         monkeypatch.setattr(bench, name, lambda *_, seconds=seconds: seconds)
     monkeypatch.setattr(bench, "_side_by_side", lambda processes, threads, trials: 6e-4 / processes if threads == 1 else 4.5e-4)
-    monkeypatch.setattr(bench.running, "cores", lambda: 2)
+    monkeypatch.setattr(bench.running, "processors", lambda: 2)
     monkeypatch.setattr(bench, "_iteration", lambda digits, density: 6e-4 * (0.5 if density == 0.036 else 1))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import struct
 import tarfile
 import threading
@@ -305,3 +306,16 @@ def test_the_published_binary_archive_is_read_without_pickle(cifar, tmp_path):
             tar.addfile(entry, io.BytesIO(content))
     for key, array in zip(("x_train", "y_train", "x_test", "y_test"), data._cifar10_binary(archive)):
         assert np.array_equal(array, cifar[key]), key
+
+
+def test_a_copy_of_the_same_size_and_time_is_looked_at_anew(tmp_path, monkeypatch):
+    arrays = mnist_arrays()
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    os.utime(tmp_path / "mnist.npz", (0, 0))
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path))
+    first = data.digest("mnist")
+    arrays["y_train"] = (arrays["y_train"] + 1) % 10
+    np.savez(tmp_path / "other.npz", **arrays)
+    os.utime(tmp_path / "other.npz", (0, 0))
+    (tmp_path / "other.npz").replace(tmp_path / "mnist.npz")
+    assert data.digest("mnist") != first

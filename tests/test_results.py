@@ -168,3 +168,25 @@ def test_nothing_is_trained_for_what_is_committed(folder):
     plans.run({"ticket": lenet.iterative()}, "committed")
     assert list(Store()) == before
     assert running.commit()
+
+
+def test_a_training_of_two_scales_stays_in_the_table_that_has_it(folder):
+    """Where a scale shrinks nothing of a recipe, its trainings are the other scale's too."""
+    recipe = tiny.but(iterations=1, evaluate_every=1, rounds=1, trials=1)
+    plan, curves = {"ticket": recipe.iterative()}, {"ticket": recipe.iterative().with_curves()}
+    plans.run(plan, "laptop", quiet=True)
+    freeze(plan, scale="laptop")
+    plans.run(curves, "paper", quiet=True)
+    freeze(curves, scale="paper")
+    assert [path.name for path in folder.iterdir()] == ["lenet-laptop.parquet"]
+    assert not plans.of_committed(curves, scale="paper")[1]
+
+
+def test_what_is_missing_is_told_with_the_scale_that_makes_it(folder, capsys):
+    plans.run({"ticket": TICKETS}, "paper", 1, quiet=True)
+    freeze({"ticket": TICKETS.at_rounds(0, 1)}, 1)
+    capsys.readouterr()
+    plans.run(PLAN, "committed", figure="fig99")
+    said = capsys.readouterr().out
+    assert "missing   6 trainings, not drawn; this makes them:\n          python -m lottery_nb run fig99 --scale paper" in said
+    assert "run fig99 --scale laptop" in said, "of the reinits nothing is committed: laptop scale is the nearer"

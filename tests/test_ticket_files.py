@@ -1,6 +1,7 @@
 """Tickets that are committed: trained from anywhere, and taken into other code."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from test_lottery import tiny
 
 from lottery_nb import LotteryError, data, graph, lenet, load_ticket, plans, results, running, ticket_files, tickets
 from lottery_nb.__main__ import main
-from lottery_nb.store import Store
+from lottery_nb.store import ROOT, Store
 
 PLAN = {"ticket": tiny.iterative(), "continued": tiny.continued(), "one-shot": tiny.one_shot()}
 
@@ -139,6 +140,21 @@ def test_the_papers_lenet_carries_its_weights(committed, monkeypatch):
     node = tiny.iterative().nodes("paper")[0]
     chain, _ = ticket_files.chains()[node.key]
     assert chain.carries_weights == (tiny.deciding() == lenet.deciding())
+
+
+def test_the_pages_own_code_races_a_ticket_of_the_book(monkeypatch, capsys):
+    """The code that the page of tickets shows, as it stands there, on a committed ticket."""
+    monkeypatch.delenv("LOTTERY_RESULTS")
+    page = (ROOT / "book" / "tickets.md").read_text()
+    race, draws = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    torch.manual_seed(0)
+    exec(compile(race, "tickets.md", "exec"), {})
+    untrained, trained = ([float(number) for number in re.findall(r"([\d.]+)%", line)] for line in capsys.readouterr().out.splitlines())
+    assert f"untrained:       ticket {untrained[0]}%" in page
+    assert untrained[0] > 60 > 25 > untrained[1]
+    assert trained[0] > trained[1] > 80
+    assert 'scale="laptop"' in draws
+    assert ticket_files.given(lenet.iterative().reinitialised(2).at_rounds(7).nodes("laptop", 1)[0]), "the page says that it costs its own trainings only"
 
 
 def test_exporting_again_keeps_a_file_that_has_more(committed, monkeypatch):
