@@ -93,6 +93,7 @@ def _assemble(plan: Plan, scales: dict[str, str], nodes: dict[str, list[Node]], 
     table = pd.concat([rows for rows in parts if len(rows)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
     table = table.drop_duplicates(["line", *results.POINT], ignore_index=True)[list(COLUMNS)]
     table.attrs["lines"] = list(plan)
+    table.attrs["scales"] = scales
     table.attrs["scale"] = next((scale for scale in SCALES if scale in set(table.scale)), min(scales.values(), key=list(SCALES).index, default="smoke"))
     table.attrs["narrower"] = any(line.recipe.at(scales[label]).width != line.recipe.width for label, line in plan.items())
     return table
