@@ -144,9 +144,10 @@ def _summary(plan: Plan, table: pd.DataFrame, missing: dict[str, set[str]], figu
         for name in ("data", "device", "versions", "commit"):
             said.append(f"{name:10}{', '.join(sorted(set(nodes[name].dropna())))}")
         if former := int(nodes.weights.eq("").sum()):
-            said.append(f"lineage   not recorded of {former} trainings, made before it was: that controls have their tickets' masks cannot be proved")
+            said.append(f"lineage   not recorded of {former}, which are older: whether controls have")
+            said.append("          their tickets' masks cannot be shown of them")
         else:
-            said.append("lineage   each training tells its data and its parents; a control has its ticket's mask")
+            said.append("lineage   recorded: controls have their tickets' masks")
     for scale, keys in missing.items():
         said += [f"missing   {len(keys)} trainings, not drawn; this makes them:", f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}"]
     return "\n".join(said)

@@ -150,7 +150,7 @@ def test_the_pages_own_code_races_a_ticket_of_the_book(monkeypatch, capsys):
     torch.manual_seed(0)
     exec(compile(race, "tickets.md", "exec"), {})
     untrained, trained = ([float(number) for number in re.findall(r"([\d.]+)%", line)] for line in capsys.readouterr().out.splitlines())
-    assert f"untrained:       ticket {untrained[0]}%" in page
+    assert f"after 0 steps: ticket {untrained[0]}%" in page
     assert untrained[0] > 60 > 25 > untrained[1]
     assert trained[0] > trained[1] > 80
     assert 'scale="laptop"' in draws
