@@ -46,7 +46,7 @@ def test_a_table_is_tidy_and_says_where_it_came_from(capsys):
     said = capsys.readouterr().out
     assert "trainings 20" in said
     assert table.commit.iloc[0] in said
-    assert "a control has its ticket's mask" in said
+    assert "lineage   recorded: controls have their tickets' masks" in said
     again = run(PLAN, scale="paper", quiet=True)
     assert capsys.readouterr().out == "", "quiet says nothing"
     pd.testing.assert_frame_equal(again, table)
