@@ -457,8 +457,9 @@ def remaining(store: Store | None = None) -> dict[Figure, tuple[int, int, dict[s
 def _wanted(figure: Figure) -> dict[str, graph.Wanted]:
     """The trainings that a figure's lines want at the scales they are shown at, by key."""
     wanted: dict[str, graph.Wanted] = {}
+    scales = figure.scales
     for label, line in figure.plan.items():
-        for key, wish in graph.wanted_nodes([{label: line}], figure.scales.get(label, "laptop")).items():
+        for key, wish in graph.wanted_nodes([{label: line}], scales.get(label, "laptop")).items():
             wanted[key] = wish.also(wanted.get(key))
     return wanted
 

@@ -63,7 +63,7 @@ def _wrong(store: Store, key: str) -> str:
         left = [parent and work.trained(store.needed_arrays(parent.key)) for parent in (node.parent, node.origin)]
         ticket = tickets.make(node, *left)
     found = {"mask": tickets.fingerprint(ticket.mask), "initial": tickets.fingerprint(ticket.weights)}
-    return "".join(f"has another {name} than its parents give" for name in found if found[name] != record[name])[:200]
+    return next((f"has another {name} than its parents give" for name in found if found[name] != record[name]), "")
 
 
 def merge(store: Store, other: Store) -> dict[str, list[str]]:
