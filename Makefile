@@ -13,12 +13,13 @@ book: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	rm -rf _build/nbval
 	$(MAKE) --jobs 2 --output-sync nbval-even nbval-odd
 	LOTTERY_REHEARSED=$(CURDIR)/_build/nbval $(BIN)/python -m pytest
 
 nbval-even: NOTEBOOKS = notebooks/fig?[02468]_*.ipynb
-nbval-odd: NOTEBOOKS = notebooks/fig?[13579]_*.ipynb notebooks/playground.ipynb
+nbval-odd: NOTEBOOKS = notebooks/fig?[13579]_*.ipynb notebooks/study_*.ipynb notebooks/playground.ipynb
 nbval-even nbval-odd:
 	OMP_NUM_THREADS=1 LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider $(NOTEBOOKS)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import book, pages, results, running, ticket_files
-from .errors import FailedTrainings, LotteryError
-from .graph import Wanted
-from .specs import SCALES, STUDIES, shrinking
-from .store import Store
+from .analysis import results
+from .core.errors import FailedTrainings, LotteryError
+from .core.scales import SCALES, check_scale
+from .runs import executors, runner, ticket_files
+from .runs.plans import Plan, Request
+from .runs.store import Store
+from .site import notebooks, progress
 
 WORTH_WORKERS = 50_000  # iterations, for which the seconds that workers take to start are nothing
 
@@ -29,57 +31,91 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except KeyboardInterrupt:
-        print("\nstopped; finished trainings are stored, the same command goes on from there", file=sys.stderr)
+        said = "stopped; finished trainings are stored, the same command goes on from there"
+        print(f"\n{said}", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lottery_nb", description="The Lottery Ticket Hypothesis, figure by figure.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lottery_nb", description="The Lottery Ticket Hypothesis, figure by figure."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="train what figures need and execute their notebooks")
-    run.add_argument("figures", nargs="+", metavar="FIG", help=f"fig04, 4, or all; {', '.join(STUDIES)}: trainings beside the figures")
-    run.add_argument("--scale", default="smoke", help=f"{', '.join(SCALES)} (default: smoke)")
-    run.add_argument("--trials", default=None, help="trials a point (default: the scale's own)")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter of the notebooks")
+    def command(where, name: str, do, help: str) -> argparse.ArgumentParser:
+        added = where.add_parser(name, help=help)
+        added.set_defaults(do=do)
+        return added
+
+    def names_notebooks(parser: argparse.ArgumentParser, scale: str) -> None:
+        studies = ", ".join(study.name for study in notebooks.studies())
+        parser.add_argument(
+            "notebooks", nargs="+", metavar="NAME", help=f"fig04, 4, all figures as all; {studies}"
+        )
+        parser.add_argument(
+            "--scale", default=scale, help=f"{', '.join(SCALES)} (default: {scale})"
+        )
+        parser.add_argument(
+            "--trials", default=None, help="trials a point (default: the scale's own)"
+        )
+
+    run = command(commands, "run", _run, "train what notebooks need and execute them")
+    names_notebooks(run, "smoke")
+    run.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="any other parameter of the notebooks",
+    )  # fmt: skip
     who = run.add_mutually_exclusive_group()
-    who.add_argument("--jobs", default=None, metavar="N", help="train in N processes of one thread each (default: one a core)")
-    who.add_argument("--scheduler", default=None, metavar="ADDRESS", help="train on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786")
-    run.add_argument("--other-versions", default="refuse", metavar="HOW", help="workers with another torch than here: refuse (default), record")
-    run.set_defaults(do=_run)
+    who.add_argument(
+        "--jobs", metavar="N", help="train in N processes of one thread each (default: one a core)"
+    )
+    who.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="train on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786",
+    )  # fmt: skip
+    run.add_argument(
+        "--other-versions", default="refuse", metavar="HOW",
+        help="workers with another torch than here: refuse (default), record",
+    )  # fmt: skip
 
-    build = commands.add_parser("book", help="build the book from the committed results")
-    build.set_defaults(do=_book)
+    command(commands, "book", _book, "build the book from the committed results")
 
-    status = commands.add_parser("status", help="what the book holds, a row a figure")
+    status = command(commands, "status", _status, "what the book holds, a row a figure")
     status.add_argument("--json", action="store_true", help="as a JSON list")
-    status.set_defaults(do=_status)
 
-    bench = commands.add_parser("bench", help="how fast training is here, against a plain PyTorch loop")
+    bench = command(
+        commands, "bench", _bench, "how fast training is here, against a plain PyTorch loop"
+    )
     bench.add_argument("--json", action="store_true", help="end in one JSON object")
     instead = bench.add_mutually_exclusive_group()
-    instead.add_argument("--growth", action="store_true", help="instead: how planning and looking up grow with the store")
-    instead.add_argument("--cluster", action="store_true", help="instead: the hours of the paper's scale on 1 to 512 workers like this machine's cores")
-    bench.set_defaults(do=_bench)
+    instead.add_argument(
+        "--growth", action="store_true",
+        help="instead: how planning and looking up grow with the store",
+    )  # fmt: skip
+    instead.add_argument(
+        "--cluster", action="store_true",
+        help="instead: the hours of the paper's scale on 1 to 512 workers like a core of this",
+    )  # fmt: skip
 
-    store = commands.add_parser("store", help="the finished trainings on this machine").add_subparsers(required=True, metavar="ACTION")
-    listed = store.add_parser("list", help="name them")
-    listed.set_defaults(do=_list)
-    verify = store.add_parser("verify", help="check digests, and every mask against the training it was pruned from")
-    verify.set_defaults(do=_verify)
-    merge = store.add_parser("merge", help="copy in those of another store, with all they stand on")
+    store = commands.add_parser("store", help="the finished trainings on this machine")
+    actions = store.add_subparsers(required=True, metavar="ACTION")
+    command(actions, "list", _list, "name them")
+    command(
+        actions, "verify", _verify,
+        "check digests, and every mask against the training it was pruned from",
+    )  # fmt: skip
+    merge = command(
+        actions, "merge", _merge, "copy in those of another store, with all they stand on"
+    )
     merge.add_argument("folder", metavar="DIR")
-    merge.set_defaults(do=_merge)
-    freeze = store.add_parser("freeze", help="write figures' tables into book/results, to commit")
-    freeze.add_argument("figures", nargs="+", metavar="FIG")
-    freeze.add_argument("--scale", default="laptop")
-    freeze.add_argument("--trials", default=None)
-    freeze.set_defaults(do=_freeze)
-    export = store.add_parser("export", help="write the masks of figures' tickets into book/tickets, to commit")
-    export.add_argument("figures", nargs="+", metavar="FIG")
-    export.add_argument("--scale", default="laptop")
-    export.add_argument("--trials", default=None)
-    export.set_defaults(do=_export)
+    freeze = command(
+        actions, "freeze", _freeze, "write notebooks' tables into book/results, to commit"
+    )
+    names_notebooks(freeze, "laptop")
+    export = command(
+        actions, "export", _export, "write the masks of their tickets into book/tickets, to commit"
+    )
+    names_notebooks(export, "laptop")
     return parser
 
 
@@ -92,40 +128,45 @@ def _whole(text: str | None, name: str) -> int | None:
 
 
 def _run(options) -> None:
-    """One bar for all figures: their plans are joined, what is missing is trained, then papermill draws each."""
-    shrinking(options.scale)
-    figures = [name for name in options.figures if name not in STUDIES]
-    chosen = book.figures(figures) if figures else []
+    """One bar for all notebooks: their plans are joined, what is missing is trained, then papermill
+    draws each."""
+    check_scale(options.scale)
+    chosen = notebooks.named(options.notebooks)
     parameters = {name: _literal(value) for name, value in options.parameter}
     for name, option in (("scale", "--scale"), ("trials", "--trials")):
         if name in parameters:
             raise LotteryError(f"{name} is given with {option}, not with -p")
-    parameters |= {"scale": options.scale, "trials": _whole(options.trials, "trials")}
-    for figure in chosen:
-        book.check_parameters(figure, parameters)
-    store, wanted = Store(), book.wanted_by(options.figures, options.scale, parameters["trials"])
-    jobs = _whole(options.jobs, "jobs")
-    if missing := {key: wish for key, wish in wanted.items() if not running.stored(store, wish)}:
-        with _hands(options, jobs, missing) as hands:
-            running.train_missing(wanted, store, hands)
-    with book.environment(LOTTERY_RESULTS=""):
-        for figure in chosen:
-            page = store.folder / "notebooks" / f"{figure.name}-{options.scale}.ipynb"
-            book.execute(figure, parameters, page)
+    trials, jobs = _whole(options.trials, "trials"), _whole(options.jobs, "jobs")
+    parameters |= {"scale": options.scale, "trials": trials}
+    store, wanted = Store(), {}
+    for notebook in chosen:
+        notebook.check_parameters(parameters)
+        for key, request in notebook.requests(options.scale, trials).items():
+            wanted[key] = request.also(wanted.get(key))
+    missing = {k: request for k, request in wanted.items() if not runner.stored(store, request)}
+    if missing:
+        with _executor(options, jobs, missing) as executor:
+            runner.train_missing(wanted, store, executor)
+    with notebooks.environment(LOTTERY_RESULTS=""):
+        for notebook in chosen:
+            page = store.folder / "notebooks" / f"{notebook.name}-{options.scale}.ipynb"
+            notebooks.execute(notebook, parameters, page)
             print(page)
 
 
-def _hands(options, jobs: int | None, missing: dict[str, Wanted]):
+def _executor(options, jobs: int | None, missing: dict[str, Request]):
     """Who trains: None for this process, or workers."""
-    datasets = {wish.node.recipe.data for wish in missing.values()}
+    datasets = {request.node.recipe.data for request in missing.values()}
     if jobs is None and options.scheduler is None:
-        work = sum(wish.node.recipe.iterations for wish in missing.values())
-        jobs = min(running.jobs(), len(missing)) if work >= WORTH_WORKERS else 1
+        work = sum(request.node.recipe.iterations for request in missing.values())
+        jobs = min(executors.jobs(), len(missing)) if work >= WORTH_WORKERS else 1
     if jobs == 1 and options.scheduler is None:
         return nullcontext()
-    from . import cluster  # distributed takes a second to import
+    from .runs import cluster  # distributed takes a second to import
 
-    return cluster.joined(options.scheduler, datasets, options.other_versions) if options.scheduler else cluster.local_workers(jobs, datasets)
+    if options.scheduler:
+        return cluster.joined(options.scheduler, datasets, options.other_versions)
+    return cluster.local_workers(jobs, datasets)
 
 
 def _literal(text: str):
@@ -136,48 +177,59 @@ def _literal(text: str):
 
 
 def _book(options) -> None:
-    page = book.build()
-    print(f"\nThe book is at {page}\nOpen that file, or serve it: python -m http.server -d {page.parent} 8000, then http://localhost:8000")
+    from .site import build  # matplotlib
+
+    page = build.build()
+    serve = f"python -m http.server -d {page.parent} 8000, then http://localhost:8000"
+    print(f"\nThe book is at {page}\nOpen that file, or serve it: {serve}")
 
 
 def _status(options) -> None:
-    rows = book.status()
+    rows = progress.status()
     if options.json:
         print(json.dumps(rows, indent=1))
         return
     print(f"{'figure':>6}  {'scale':6}  {'done':>4} of {'wanted':>6}  {'hours left':>10}  verdicts")
     for row in rows:
-        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items() if count)
-        print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {row['done']:>4} of {row['wanted']:>6}  {row['hours_left']:>10.1f}  {verdicts}")
-    asked, distinct = book.sharing("laptop")
-    print(f"At laptop scale the figures ask for {asked:,} trainings, with all that they stand on; {distinct:,} are distinct, and trained once.")
+        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["verdicts"].items() if n)
+        done = f"{row['done']:>4} of {row['wanted']:>6}  {row['hours_left']:>10.1f}"
+        print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {done}  {verdicts}")
+    asked, distinct = progress.sharing("laptop")
+    print(
+        f"At laptop scale the figures ask for {asked:,} trainings, with all that they stand on; "
+        f"{distinct:,} are distinct, and trained once."
+    )
 
 
 def _bench(options) -> None:
-    from . import bench  # torch, and torch's own data loaders
+    from .bench import growth, speed  # torch, and torch's own data loaders
+    from .site import pages
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
 
     if options.growth and options.json:
         raise LotteryError("--growth tells its figures as lines only: leave --json out")
     if options.growth:
-        print(bench.growth(lambda line: print(line, file=sys.stderr)))
-        return
-    if options.cluster:
-        simulated = bench.cluster(lambda line: print(line, file=sys.stderr))
+        print(growth.growth(say))
+    elif options.cluster:
+        simulated = growth.cluster(say)
         print(json.dumps(simulated) if options.json else pages.workers_table(simulated))
-        return
-    measured = bench.measure(lambda line: print(line, file=sys.stderr))
-    print(json.dumps(measured) if options.json else bench.report(measured))
+    else:
+        measured = speed.measure(say)
+        print(json.dumps(measured) if options.json else speed.report(measured))
 
 
 def _list(options) -> None:
     for key in (store := Store()):
-        record = store.record(key)
-        if record:
-            print(f"{key}  {record['started'][:16]}  {record['seconds']:.0f} s  {record['made_of']['device']}  {record['made_of']['commit']}")
+        if record := store.record(key):
+            made, began = record["made_of"], record["started"][:16]
+            said = f"{record['seconds']:.0f} s  {made['device']}  {made['commit']}"
+            print(f"{key}  {began}  {said}")
 
 
 def _verify(options) -> int:
-    from . import lineage  # torch
+    from .runs import lineage  # torch
 
     store = Store()
     with tqdm(total=len(list(store)), desc="trainings", file=sys.stderr, mininterval=0.5) as bar:
@@ -189,7 +241,7 @@ def _verify(options) -> int:
 
 
 def _merge(options) -> int:
-    from . import lineage  # torch
+    from .runs import lineage  # torch
 
     if not Path(options.folder).is_dir():
         raise LotteryError(f"there is no folder {options.folder}: name a store to merge")
@@ -197,15 +249,23 @@ def _merge(options) -> int:
 
 
 def _freeze(options) -> None:
-    shrinking(options.scale)
-    for line in results.freeze(book.plans_named(options.figures), options.scale, _whole(options.trials, "trials"), book.all_plans()):
+    plans, trials = _chosen(options), _whole(options.trials, "trials")
+    for line in results.freeze(plans, options.scale, trials, notebooks.all_plans()):
         print(line)
 
 
 def _export(options) -> None:
-    shrinking(options.scale)
-    for line in ticket_files.export(book.plans_named(options.figures), options.scale, _whole(options.trials, "trials")):
+    plans, trials = _chosen(options), _whole(options.trials, "trials")
+    for line in ticket_files.export(plans, options.scale, trials):
         print(line)
+
+
+def _chosen(options) -> dict[str, Plan]:
+    """The plans of the notebooks that are named, their sliders included; none of those that train
+    nothing."""
+    check_scale(options.scale)
+    chosen = notebooks.named(options.notebooks)
+    return {notebook.name: notebook.all_lines for notebook in chosen if notebook.plan}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lottery_nb.store import ROOT
+from lottery_nb.runs.store import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +23,33 @@ def own_folders(tmp_path, monkeypatch):
 def built(tmp_path_factory) -> Path:
     """The whole book, built in a copy of the project by the command that a person gives.
 
-    LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just made.
+    LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just
+    made.
     """
     copy = tmp_path_factory.mktemp("book") / "project"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_build", "results", "figures", "__pycache__", "*.egg-info"))
+    shutil.copytree(
+        ROOT,
+        copy,
+        ignore=shutil.ignore_patterns(
+            ".venv", ".git", "_build", "results", "figures", "__pycache__", "*.egg-info"
+        ),
+    )
     if (ROOT / "book" / "results").exists():
         shutil.copytree(ROOT / "book" / "results", copy / "book" / "results")
-    environment = {**os.environ, "PYTHONPATH": str(copy), "LOTTERY_STORE": os.environ.get("LOTTERY_REHEARSED") or str(copy / "results")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "LOTTERY_STORE": os.environ.get("LOTTERY_REHEARSED") or str(copy / "results"),
+    }
     for name in ("LOTTERY_RESULTS", "LOTTERY_DATA", "LOTTERY_MISSING"):
         environment.pop(name, None)
-    done = subprocess.run([sys.executable, "-m", "lottery_nb", "book"], cwd=copy, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lottery_nb", "book"],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert str(copy / "_build" / "html" / "index.html") in done.stdout
     assert "http.server" in done.stdout

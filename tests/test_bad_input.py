@@ -1,4 +1,5 @@
-"""What a person may get wrong, and the one line that says so: what was wrong, what is allowed, what to do."""
+"""What a person may get wrong, and the one line that says so: what was wrong, what is allowed, what
+to do."""
 
 import json
 import os
@@ -12,11 +13,15 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_lottery import tiny
+from shared import tiny
 
-from lottery_nb import LotteryError, book, claims, conv2, data, lenet, lineage, models, paper, resnet18, results, run, ticket_files, training
+from lottery_nb import LotteryError, conv2, lenet, resnet18, run
 from lottery_nb.__main__ import main
-from lottery_nb.store import ROOT, Store
+from lottery_nb.analysis import claims, paper, results
+from lottery_nb.core import data, networks, training
+from lottery_nb.runs import lineage, ticket_files
+from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.site import notebooks
 
 RECIPES = [
     ({"learning_rate": 0}, "learning_rate is 0.0: it must be a number above 0"),
@@ -29,7 +34,7 @@ RECIPES = [
     ({"trials": True}, "trials is True"),
     ({"batch": 2.5}, "batch is 2.5"),
     ({"optimiser": "adamw"}, "choose adam or sgd"),
-    ({"momentum": 0.9}, "momentum belongs to sgd"),
+    ({"momentum": 0.9}, "momentum is 0.9: it belongs to sgd"),
     ({"evaluate_every": 60_000}, "evaluate_every is 60000"),
     ({"one_shot_step": 0}, "one_shot_step"),
     ({"learning_rate": -0.1}, "above 0"),
@@ -51,7 +56,10 @@ RECIPES = [
     ({"prune_conv": 1}, "between 0 and 1"),
     ({"learning_rat": 0.1}, "a recipe has no learning_rat"),
     ({"chosen": ()}, "a recipe has no chosen: its fields are network"),
-    ({"sizes": 300}, r"sizes is 300: several values are needed, in parentheses and with a comma, such as \(300, 100\)"),
+    (
+        {"sizes": 300},
+        r"sizes is 300: several values are needed, in parentheses and with a comma, such as \(300, 100\)",
+    ),
     ({"sizes": "300"}, "sizes is '300': several values"),
     ({"learning_rate": "fast"}, "learning_rate is 'fast': a number is needed"),
     ({"prune_fc": None}, "prune_fc is None: a number is needed"),
@@ -62,19 +70,28 @@ RECIPES = [
     ({"split_seed": "a"}, "split_seed is 'a'"),
 ]
 DEEP_RECIPES = [
-    ({"milestones": (20_000, 30_000)}, "milestones are .* lie before the end, iteration 30,000"),
+    ({"milestones": (20_000, 30_000)}, "milestones is .* lie before the end, iteration 30,000"),
     ({"milestones": (25_000, 20_000)}, "whole numbers are needed that rise"),
-    ({"marks": (10_050,)}, "multiples of evaluate_every=100"),
-    ({"warmup": 30_001}, "warmup is 30001: it must be a whole number from 0 to the 30,000 iterations"),
+    ({"checkpoints": (10_050,)}, "multiples of evaluate_every=100"),
+    (
+        {"warmup": 30_001},
+        "warmup is 30001: it must be a whole number from 0 to the 30,000 iterations",
+    ),
     ({"warmup": 0.5}, "warmup is 0.5"),
     ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
-    ({"optimiser": "adam"}, "momentum belongs to sgd"),
-    ({"optimiser": "adam", "momentum": 0.0}, "weight_decay belongs to sgd"),
-    ({"pruned": "all"}, "of resnet18 only the convolutions are pruned; choose conv"),
+    ({"optimiser": "adam"}, "momentum is 0.9: it belongs to sgd"),
+    ({"optimiser": "adam", "momentum": 0.0}, "weight_decay is 0.0001: it belongs to sgd"),
+    (
+        {"pruned": "all"},
+        "pruned is 'all' for resnet18: only its convolutions are pruned; choose conv",
+    ),
     ({"pruned": "fc"}, "choose conv"),
-    ({"scope": "everywhere"}, "scope is 'everywhere': choose layerwise, global"),
-    ({"sizes": (300,)}, r"resnet18 has no fully-connected hidden layer, so it must be \(\)"),
-    ({"dropout": 0.5}, "resnet18 has no layer for it"),
+    ({"scope": "everywhere"}, "scope is 'everywhere': choose layerwise or global"),
+    (
+        {"sizes": (300,)},
+        r"for resnet18: it has no fully-connected hidden layer, so it must be \(\)",
+    ),
+    ({"dropout": 0.5}, "dropout is 0.5 for resnet18: it has no layer for it"),
 ]
 
 
@@ -112,28 +129,60 @@ tickets = lenet.iterative()
         (lambda: tickets.nodes("smoke", "three"), "trials is 'three'"),
         (lambda: tickets.nodes("smoke", 2.0), "trials is 2.0"),
         (lambda: tickets.nodes("smoke", True), "trials is True"),
-        (lambda: conv2.but(prune_conv=0.5).one_shot().nodes("paper"), "round 39 would prune 243.75 % of each conv layer: its rate may be at most prune_fc=0.2"),
-        (lambda: run({"a": tickets.distribution("growth in the ticket", "fc1").reinitialised()}), "'a' shows a distribution over networks of random reinit"),
+        (
+            lambda: conv2.but(prune_conv=0.5).one_shot().nodes("paper"),
+            "round 39 would prune 243.75 % of each conv layer: its rate may be at most prune_fc=0.2",
+        ),
+        (
+            lambda: run({"a": tickets.distribution("growth in the ticket", "fc1").reinitialised()}),
+            "'a' shows a distribution over networks of random reinit",
+        ),
         (lambda: run({"ticket": tickets}, scale="Laptop"), "no scale 'Laptop'"),
         (lambda: run({"ticket": tickets}, scale=None), "no scale None"),
         (lambda: run({"ticket": tickets}, scale=["smoke"]), r"no scale \['smoke'\]"),
-        (lambda: run({"ticket": lenet}), "'ticket' is a Recipe, not a line: give one such as lenet.iterative"),
+        (
+            lambda: run({"ticket": lenet}),
+            "'ticket' is a Recipe, not a line: give one such as lenet.iterative",
+        ),
         (lambda: run([tickets]), "a plan is a dict of lines by their labels, not a list"),
         (lambda: run({1: tickets}), "the label 1"),
         (lambda: data.load("imagenet"), "there is no data set 'imagenet': choose mnist"),
         (lambda: data.load("mnist5k", validation=5000), "validation is 5000: mnist5k has 4,500"),
         (lambda: data.load("mnist5k", validation=0), "validation is 0"),
-        (lambda: conv2.but(scaling="log"), "scaling is 'log': choose unit, raw, centred, standardised"),
-        (lambda: training.pick_device("gpu"), "device 'gpu' cannot be used here: choose auto, cpu or cuda"),
-        (lambda: models.build(lenet).prepare(data.load("mnist5k", validation=500).train.images[:, :14]), "takes images of 784 values"),
+        (
+            lambda: conv2.but(scaling="log"),
+            "scaling is 'log': choose unit, raw, centred, standardised",
+        ),
+        (
+            lambda: training.pick_device("gpu"),
+            "device 'gpu' cannot be used here: choose auto, cpu or cuda",
+        ),
+        (
+            lambda: networks.build(lenet).prepare(
+                data.load("mnist5k", validation=500).train.images[:, :14]
+            ),
+            "takes images of 784 values",
+        ),
         (lambda: paper.curves("fig99"), "the paper plots no curves in fig99"),
         (lambda: paper.curves("figure 4"), "'figure 4' is no figure: name one such as fig04"),
         (lambda: paper.curves("fig04", 9), "no curves in fig04, panel 9"),
-        (lambda: results.freeze({"fig04": {"ticket": tickets}}, "smoke"), "LOTTERY_RESULTS is empty"),
-        (lambda: ticket_files.export({"fig04": {"ticket": tickets}}, "smoke"), "LOTTERY_RESULTS is empty"),
+        (
+            lambda: results.freeze({"fig04": {"ticket": tickets}}, "smoke"),
+            "LOTTERY_RESULTS is empty",
+        ),
+        (
+            lambda: ticket_files.export({"fig04": {"ticket": tickets}}, "smoke"),
+            "LOTTERY_RESULTS is empty",
+        ),
         (lambda: run({"ticket": lenet}, scale="committed"), "'ticket' is a Recipe, not a line"),
-        (lambda: run([tickets], scale="committed"), "a plan is a dict of lines by their labels, not a list"),
-        (lambda: run({"ticket": tickets}, scale="committed", trials=0), "trials is 0: give a whole number of 1 or more"),
+        (
+            lambda: run([tickets], scale="committed"),
+            "a plan is a dict of lines by their labels, not a list",
+        ),
+        (
+            lambda: run({"ticket": tickets}, scale="committed", trials=0),
+            "trials is 0: give a whole number of 1 or more",
+        ),
     ],
 )
 def test_plans_and_calls(make, said):
@@ -177,7 +226,7 @@ GOOD = {
         ({"figure": "4"}, "`figure`"),
         ({"says": ""}, "`says`"),
         ({"id": 4}, "`id`"),
-        ({"why": "extra"}, "unexpected keyword argument 'why'"),
+        ({"why": "extra"}, "`why` is unknown: choose id, figure"),
     ],
 )
 def test_claims(changes, said):
@@ -219,8 +268,14 @@ def test_committed_tables(spoil, said, tmp_path, monkeypatch):
     results.freeze({"fig99": plan}, "paper", 1, [plan])
     spoil(tmp_path / "frozen" / "lenet-paper.parquet")
     again = "restore it with git, or delete it and make it anew with run and store freeze"
-    for read in (results.committed, lambda: run(plan, scale="paper", trials=1), lambda: results.freeze({"fig99": plan}, "paper", 1, [plan])):
-        with pytest.raises(LotteryError, match=f"lenet-paper.parquet .*{said}.*: {again}") as caught:
+    for read in (
+        results.committed,
+        lambda: run(plan, scale="paper", trials=1),
+        lambda: results.freeze({"fig99": plan}, "paper", 1, [plan]),
+    ):
+        with pytest.raises(
+            LotteryError, match=f"lenet-paper.parquet .*{said}.*: {again}"
+        ) as caught:
             read()
         assert "\n" not in str(caught.value)
 
@@ -228,8 +283,14 @@ def test_committed_tables(spoil, said, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("lenet", "lenet.parquet is no table of results: their names are NETWORK-SCALE.parquet, and scales are smoke, laptop, paper"),
-        ("conv2-paper", "frozen: lenet-mnist5k-iterative-winning-ticket-t0-r00-.* stands there twice; restore the tables with git"),
+        (
+            "lenet",
+            "lenet.parquet is no table of results: their names are NETWORK-SCALE.parquet, and scales are smoke, laptop, paper",
+        ),
+        (
+            "conv2-paper",
+            "frozen: lenet-mnist5k-iterative-winning-ticket-t0-r00-.* stands there twice; restore the tables with git",
+        ),
     ],
 )
 def test_committed_tables_under_other_names(name, said, tmp_path, monkeypatch):
@@ -237,7 +298,9 @@ def test_committed_tables_under_other_names(name, said, tmp_path, monkeypatch):
     run(plan, scale="paper", trials=1)
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "frozen"))
     results.freeze({"fig99": plan}, "paper", 1, [plan])
-    shutil.copy(tmp_path / "frozen" / "lenet-paper.parquet", tmp_path / "frozen" / f"{name}.parquet")
+    shutil.copy(
+        tmp_path / "frozen" / "lenet-paper.parquet", tmp_path / "frozen" / f"{name}.parquet"
+    )
     with pytest.raises(LotteryError, match=said) as caught:
         run(plan, scale="paper", trials=1)
     assert "\n" not in str(caught.value)
@@ -248,16 +311,22 @@ def test_committed_tables_under_other_names(name, said, tmp_path, monkeypatch):
     [
         (lambda source: source[:100], "is no notebook"),
         (lambda source: "[]", "is no notebook"),
-        (lambda source: source.replace('"parameters"', '"parametres"'), "no cell tagged parameters"),
-        (lambda source: source.replace("one_shot()", "one_shto()"), "its cells tagged imports, plan fail: AttributeError"),
+        (
+            lambda source: source.replace('"parameters"', '"parametres"'),
+            "no cell tagged parameters",
+        ),
+        (
+            lambda source: source.replace("one_shot()", "one_shto()"),
+            "its cells tagged imports, plan fail: AttributeError",
+        ),
         (lambda source: source.replace("# Figure", "Figure"), "no title"),
     ],
 )
 def test_notebooks(change, said, tmp_path):
-    source = book.figures(["fig04"])[0].path
+    source = notebooks.named(["fig04"])[0].path
     broken = tmp_path / source.name
     broken.write_text(change(source.read_text()))
-    figure = book.Figure(broken)
+    figure = notebooks.Notebook(broken)
     with pytest.raises(LotteryError, match=rf"{source.name}.*{said}"):
         figure.title, figure.parameters, figure.plan  # noqa: B018
 
@@ -273,13 +342,22 @@ def test_notebooks(change, said, tmp_path):
         (["run", "fig03", "--trials", "-1"], "trials is '-1'"),
         (["run", "fig03", "--trials", "three"], "trials is 'three'"),
         (["run", "fig03", "--trials", "1.5"], "trials is '1.5'"),
-        (["run", "fig03", "-p", "learning_rate", "1"], "has no parameter learning_rate: its parameters are scale, trials"),
+        (
+            ["run", "fig03", "-p", "learning_rate", "1"],
+            "has no parameter learning_rate: its parameters are scale, trials",
+        ),
         (["run", "fig03", "-p", "scale", "smoke"], "scale is given with --scale, not with -p"),
         (["run", "fig03", "-p", "trials", "1"], "trials is given with --trials, not with -p"),
         (["run", "fig03", "--jobs", "0"], "jobs is '0': give a whole number of 1 or more"),
         (["run", "fig03", "--jobs", "two"], "jobs is 'two'"),
-        (["run", "fig03", "--scale", "paper", "--jobs", "2"], "no mnist.npz in it: put it there, or unset LOTTERY_DATA"),
-        (["bench", "--growth", "--json"], "--growth tells its figures as lines only: leave --json out"),
+        (
+            ["run", "fig03", "--scale", "paper", "--jobs", "2"],
+            "no mnist.npz in it: put it there, or unset LOTTERY_DATA",
+        ),
+        (
+            ["bench", "--growth", "--json"],
+            "--growth tells its figures as lines only: leave --json out",
+        ),
         (["store", "freeze", "fig04", "--scale", "huge"], "no scale 'huge'"),
         (["store", "freeze", "fig04", "--trials", "many"], "trials is 'many'"),
         (["store", "freeze", "fig99"], "no notebook of fig99"),
@@ -301,22 +379,51 @@ def test_command_lines(arguments, said, capsys, tmp_path, monkeypatch):
 # --- whatever stands in a file --------------------------------------------------------------------------------------
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_subnormal=False)
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-fuzz = partial(settings, deadline=None, max_examples=int(os.environ.get("LOTTERY_FUZZ", 100)), suppress_health_check=list(HealthCheck), database=None)
+fuzz = partial(
+    settings,
+    deadline=None,
+    max_examples=int(os.environ.get("LOTTERY_FUZZ", 100)),
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 
 
 @fuzz()
-@given(changes=st.dictionaries(st.sampled_from([*GOOD, "scale", "erratum"]), ANYTHING, min_size=1, max_size=3))
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*GOOD, "scale", "erratum"]), ANYTHING, min_size=1, max_size=3
+    )
+)
 def test_any_claim_is_taken_or_named(changes):
     try:
         claim = claims.parse({**GOOD, **changes}, Path("claims.yml"))
     except LotteryError as error:
         assert "claims.yml: claim" in str(error)
         return
-    rows = pd.DataFrame([{"line": "a", "metric": "m", "trial": 0, "density": d, "iteration": 1, "x": np.nan, "value": d} for d in (1.0, 0.5)])
+    rows = pd.DataFrame(
+        [
+            {
+                "line": "a",
+                "metric": "m",
+                "trial": 0,
+                "density": d,
+                "iteration": 1,
+                "x": np.nan,
+                "value": d,
+            }
+            for d in (1.0, 0.5)
+        ]
+    )
     value = claim.measure(rows)
     assert isinstance(claim.show(value), str)
     assert value is None or claim.side(value) in ("keeps", "below", "above", "nowhere")
@@ -343,7 +450,11 @@ def store_with_additions(folder):
     store = Store(folder)
     arrays = {"x": np.arange(9.0)}
     store.write("one", {**LOOKED, "measures": MEASURES[0], "holds": []}, arrays)
-    store.write("one", {**LOOKED, "measures": MEASURES[1], "holds": ["test looks"]}, arrays | {"test_loss": np.arange(2.0)})
+    store.write(
+        "one",
+        {**LOOKED, "measures": MEASURES[1], "holds": ["test looks"]},
+        arrays | {"test_loss": np.arange(2.0)},
+    )
     assert store.record("one")["measures"] == MEASURES[1]
     assert set(store.arrays("one")) == {"x", "test_loss"}
     return store
@@ -361,7 +472,11 @@ def test_any_file_of_additions_is_read_or_set_aside_and_the_training_stays(text,
 
 
 @fuzz()
-@given(where=st.integers(0, 10_000), bits=st.integers(1, 255), which=st.sampled_from(["record.json", "arrays.npz", "added.json"]))
+@given(
+    where=st.integers(0, 10_000),
+    bits=st.integers(1, 255),
+    which=st.sampled_from(["record.json", "arrays.npz", "added.json"]),
+)
 def test_any_altered_byte_is_noticed(where, bits, which, tmp_path_factory):
     store = store_with_additions(tmp_path_factory.mktemp("fuzzed"))
     path = store.folder / "one" / which
@@ -370,6 +485,12 @@ def test_any_altered_byte_is_noticed(where, bits, which, tmp_path_factory):
     path.write_bytes(spoiled)
     record, arrays = store.record("one"), store.arrays("one")
     if which == "added.json" and not path.exists():
-        assert (record["measures"], set(arrays)) == (MEASURES[0], {"x"}), "the training itself stays"
+        assert (record["measures"], set(arrays)) == (MEASURES[0], {"x"}), (
+            "the training itself stays"
+        )
     else:
-        assert arrays is None or (which != "arrays.npz" and record["measures"] == MEASURES[1] and set(arrays) == {"x", "test_loss"}), "white space only"
+        assert arrays is None or (
+            which != "arrays.npz"
+            and record["measures"] == MEASURES[1]
+            and set(arrays) == {"x", "test_loss"}
+        ), "white space only"

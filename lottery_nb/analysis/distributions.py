@@ -1,0 +1,75 @@
+"""How weights and connections are distributed over a layer: the paper's Figures 15, 16 and 19 to
+24, from stored arrays."""
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+RANGES = {
+    "initial": (-0.28, 0.28),
+    "movement": (0.0, 0.5),
+    "growth": (-0.25, 0.5),
+}  # no further than the paper draws
+
+
+def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[float, float]]:
+    """The probability density of a quantity over a layer, a pair (middle of a bin, density) a bin;
+    1 is the area in all.
+
+    A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
+    it still reaches).
+
+    metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
+    node in the store; origin: of its trial's unpruned network. What lies outside the bins counts in
+    the area, not in any bin.
+    """
+    what, layer = metric.split(", ")
+    weight = f"{layer}.weight"
+    initial, trained = origin[f"initial/{weight}"], origin[f"final/{weight}"]
+    mask = (
+        np.unpackbits(arrays[f"mask/{weight}"], count=initial.size)
+        .astype(bool)
+        .reshape(initial.shape)
+    )
+    quantity, _, side = what.partition(" ")
+    chosen = mask if side == "in the ticket" else ~mask
+    if side == "outside the ticket" and not chosen.any():
+        return []  # of the dense network nothing is outside
+    match quantity:
+        case "initial":
+            return _histogram(initial[mask], RANGES[quantity], _bins(mask.size))
+        case "movement":
+            return _histogram(np.abs(trained - initial)[chosen], RANGES[quantity], _bins(mask.size))
+        case "growth":
+            return _histogram(
+                (np.abs(trained) - np.abs(initial))[chosen], RANGES[quantity], _bins(mask.size)
+            )
+        case "map":
+            return [(float(i), float(share)) for i, share in enumerate(mask.mean(0))]
+        case "incoming":
+            return _shares(mask.mean(1), mask.shape[1])
+        case "outgoing":
+            return _shares(mask.mean(0), mask.shape[0])
+    raise ValueError(metric)
+
+
+def _bins(weights: int) -> int:
+    """A layer has the same bins at every density, a small layer fewer."""
+    return min(100, round(2.8 * weights ** (1 / 3)))
+
+
+def _shares(values: np.ndarray, of: int) -> list[tuple[float, float]]:
+    """Shares of so many connections: a bin each 2 %, or each connection where that is more."""
+    bins = min(51, of + 1)
+    return _histogram(values, (-0.5 / (bins - 1), 1 + 0.5 / (bins - 1)), bins)
+
+
+def _histogram(
+    values: np.ndarray, span: tuple[float, float], bins: int
+) -> list[tuple[float, float]]:
+    counts, edges = np.histogram(values, bins, span)
+    width = edges[1] - edges[0]
+    return [
+        (round(float(x), 6), float(count / len(values) / width))
+        for x, count in zip(edges[:-1] + width / 2, counts)
+    ]

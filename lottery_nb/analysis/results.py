@@ -1,0 +1,336 @@
+"""The committed results: in `book/results` one table a network and scale, in which no training
+stands twice.
+
+Figures and studies select from them by key. A table has one row a measurement: `node` (the
+training's key), `strategy`, `control`, `trial`, `draw`, `round`, `density`, `iteration`, `metric`,
+`x`, `value`, and where it came from: `commit`, `versions`, `device`, `data`, `started`, `seconds`,
+and the digests `dataset`, `mask`, `weights` and `parents`. Trainings older than these digests have
+none: what they were made of cannot be checked, and they go as soon as one they may stand on is
+trained anew.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import LotteryError
+from ..core.lines import CURVES, TEST_STOP, Line, Node, any_distribution
+from ..core.scales import SCALES
+from ..runs.graph import parents_of, with_ancestors
+from ..runs.plans import Plan, Request, requests_of
+from ..runs.runner import stored
+from ..runs.store import Store, results_folder
+from .distributions import distribution
+
+LINEAGE = (
+    "dataset",
+    "mask",
+    "weights",
+    "parents",
+)  # digests; parents: "key mask weights" of each, "; " between
+PROVENANCE = ("commit", "versions", "device", "data", "started", "seconds", *LINEAGE)
+COLUMNS = (
+    "strategy",
+    "control",
+    "trial",
+    "draw",
+    "round",
+    "density",
+    "iteration",
+    "metric",
+    "x",
+    "value",
+    "node",
+    *PROVENANCE,
+)
+POINT = ["node", "metric", "iteration", "x"]  # of which a table has one row
+ENOUGH = 3  # trials at which a line is shown at a scale, if the scale itself has no fewer
+
+
+@dataclass(frozen=True, eq=False)
+class Committed:
+    """All committed tables: `rows` have the columns of a table and `scale`; tables: their names,
+    such as "lenet-laptop"."""
+
+    rows: pd.DataFrame
+    tables: frozenset[str] = frozenset()
+
+    @cached_property
+    def held(self) -> dict[str, frozenset[str]]:
+        """Of each training, the metrics it has beside the usual ones."""
+        nodes = self.trainings.index
+        beside = self.rows[extra(self.rows)].groupby("node", observed=True).metric.unique()
+        return {key: frozenset(beside.get(key, ())) for key in nodes}
+
+    @cached_property
+    def trainings(self) -> pd.DataFrame:
+        """A row a training, by its key: what is the same in all its rows."""
+        return self.rows.drop_duplicates("node").set_index("node")[["scale", "trial", *PROVENANCE]]
+
+    def serves(self, request: Request) -> bool:
+        """Whether a training is there with all that is shown of it."""
+        return request.node.key in self.held and request.shows <= self.held[request.node.key]
+
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        return self.rows.groupby("node").indices
+
+    def of(self, keys: Iterable[str]) -> pd.DataFrame:
+        """The rows of trainings."""
+        places = [self._places[key] for key in keys]
+        return self.rows.take(np.concatenate(places) if places else [])
+
+    @cache  # noqa: B019 (as many live as the committed files had states)
+    def nodes(self, line: Line, scale: str, trials: int | None = None) -> list[Node]:
+        """The trainings that a line shows at a scale: those of so many trials, and, where none are
+        named, of every further trial that is there."""
+        asked = line.nodes(scale, trials)
+        if trials is None and len(self.rows):
+            own = {node.key for node in asked}
+            further = line.nodes(scale, int(self.rows.trial.max()) + 1)
+            asked += [
+                node
+                for node in further
+                if node.key not in own and self.serves(Request(node, frozenset(line.shows)))
+            ]
+        return sorted(asked, key=lambda node: (node.round, node.trial, node.draw))
+
+    @cache  # noqa: B019
+    def best_scale(self, line: Line) -> str | None:
+        """The best scale at which a line is whole in three trials, or in as many as the scale has;
+        where it is nowhere, the one at which most of it is there; None where nothing is."""
+        parts = {}
+        for scale in reversed(SCALES):
+            if f"{line.recipe.network}-{scale}" not in self.tables:
+                continue
+            asked = self.nodes(line, scale)
+            lacks = [not self.serves(Request(node, frozenset(line.shows))) for node in asked]
+            whole = {node.trial for node in asked} - {
+                node.trial for node, lack in zip(asked, lacks) if lack
+            }
+            if asked and len(whole) >= min(ENOUGH, line.recipe.at(scale).trials):
+                return scale
+            parts[scale] = lacks.count(False) / max(len(lacks), 1)
+        best = max(parts, key=parts.get, default=None)
+        return best if best and parts[best] else None
+
+
+def committed() -> Committed:
+    """The committed tables as they are now; read once while the files stay as they are."""
+    where = results_folder()
+    paths = sorted(where.glob("*.parquet")) if where else []
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=4)
+def _read(files: tuple[tuple[Path, int], ...]) -> Committed:
+    tables = [_table(path).assign(scale=_scale_of(path)) for path, _ in files]
+    if not tables:
+        return Committed(pd.DataFrame(columns=[*COLUMNS, "scale"]))
+    rows = pd.concat(tables, ignore_index=True)
+    twice = rows[["node", "scale"]].drop_duplicates()
+    twice = twice.node[twice.node.duplicated()]
+    if len(twice) or rows.duplicated(POINT).any():
+        key = twice.iloc[0] if len(twice) else rows.node[rows.duplicated(POINT)].iloc[0]
+        raise LotteryError(
+            f"{files[0][0].parent}: {key} stands there twice; restore the tables with git"
+        )
+    texts = rows.select_dtypes(["object", "string"]).columns
+    rows = rows.astype(dict.fromkeys(texts, "category"))  # a selection copies numbers, not texts
+    return Committed(rows, frozenset(path.stem for path, _ in files))
+
+
+def _scale_of(path: Path) -> str:
+    scale = path.stem.rpartition("-")[2]
+    if scale not in SCALES:
+        raise LotteryError(
+            f"{path} is no table of results: their names are NETWORK-SCALE.parquet, and scales are "
+            f"{', '.join(SCALES)}"
+        )
+    return scale
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise _unusable(path, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
+    lacks = [name for name in COLUMNS if name not in table]
+    if lacks:
+        raise _unusable(path, f"lacks {', '.join(lacks)}")
+    return table[list(COLUMNS)]
+
+
+def _unusable(path: Path, why: str) -> LotteryError:
+    return LotteryError(
+        f"{path} {why}: restore it with git, or delete it and make it anew with run and store "
+        "freeze"
+    )
+
+
+def extra(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are shown only by lines that ask for them."""
+    return rows.metric.isin((*CURVES, *TEST_STOP)) | rows.x.notna()
+
+
+def readable(store: Store, request: Request) -> bool:
+    """Whether the store has all that a training's rows are made of: distributions are over what its
+    dense network began as."""
+    return stored(store, request) and (
+        not any_distribution(request.shows) or request.node.dense.key in store
+    )
+
+
+def rows_of(node: Node, store: Store, shows: Iterable[str]) -> pd.DataFrame:
+    """The rows of a stored training."""
+    record = store.needed_record(node.key)
+    stop, end = record["early_stop"], record["iterations"]
+    rows = [("early_stop_iteration", stop, np.nan, float(stop))]
+    for name, value in sorted(record["measures"].items()):
+        rows.append((name, _moment(name, record, node), np.nan, value))
+    for metric in shows:
+        if metric in CURVES:
+            arrays = store.needed_arrays(node.key)
+            rows += [
+                (metric, int(iteration), np.nan, float(value))
+                for iteration, value in zip(arrays["iterations"], arrays[metric])
+            ]
+        elif metric not in TEST_STOP:
+            origin = store.needed_arrays(node.dense.key)
+            rows += [
+                (metric, end, x, value)
+                for x, value in distribution(metric, store.needed_arrays(node.key), origin)
+            ]
+    who = {
+        name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density")
+    }
+    made = record["made_of"]
+    told = {name: made[name] for name in ("commit", "versions", "device")} | {
+        "data": made["data"]["said"],
+        "dataset": made["data"]["digest"],
+    }
+    told |= {name: record[name] for name in ("started", "seconds", "mask", "weights")}
+    told["parents"] = _said_parents(made["parents"])
+    return pd.DataFrame(rows, columns=["metric", "iteration", "x", "value"]).assign(
+        **who, node=node.key, **told
+    )[list(COLUMNS)]
+
+
+def _moment(measure: str, record: dict, node: Node) -> int:
+    """The iteration at which a measure was taken."""
+    if measure.endswith("_at_start"):
+        return 0
+    if measure in TEST_STOP:
+        return int(record["measures"]["early_stop_iteration_test"])
+    if "_at_mark_" in measure:
+        return node.recipe.checkpoints[int(measure.rpartition("_")[2]) - 1]
+    return record["early_stop"] if measure.endswith("_early_stop") else record["iterations"]
+
+
+def _said_parents(parents: dict[str, dict[str, str]]) -> str:
+    return "; ".join(
+        f"{key} {parent['mask']} {parent['weights']}" for key, parent in sorted(parents.items())
+    )
+
+
+def freeze(
+    plans: dict[str, Plan], scale: str, trials: int | None = None, book: Iterable[Plan] = ()
+) -> list[str]:
+    """Add what the store has of plans' trainings, those they stand on included, to the committed
+    tables; what was done, in lines.
+
+    Nothing that is committed is replaced by other weights, and nothing goes, save trainings older
+    than lineage that may stand on one that is trained anew; book: all plans there are, to know
+    those. Raises LotteryError, and writes nothing, where the store has other weights than are
+    committed.
+    """
+    where, store = results_folder(), Store()
+    if where is None:
+        raise LotteryError(
+            "LOTTERY_RESULTS is empty: unset it, or name the folder that the tables go to"
+        )
+    shown = requests_of(plans.values(), scale, trials)
+    wanted = {
+        key: request
+        for key, request in with_ancestors(shown).items()
+        if key in shown or request.node.control == "winning ticket"
+    }
+    fresh = {key: request for key, request in wanted.items() if readable(store, request)}
+    if not fresh:
+        names = " ".join(plans)
+        raise LotteryError(
+            f"{names}: the store {store.folder} has none of the {len(wanted)} trainings at {scale} "
+            f"scale: python -m lottery_nb run {names} --scale {scale}"
+        )
+    before = committed()
+    _same_weights(before, store, fresh)
+    # One scale's training may be another's too.
+    places = {key: before.trainings.scale[key] if key in before.held else scale for key in fresh}
+    said = []
+    for network, place in sorted(
+        {(request.node.recipe.network, places[key]) for key, request in fresh.items()}
+    ):
+        path = where / f"{network}-{place}.parquet"
+        old = _table(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        own = {
+            key: request
+            for key, request in fresh.items()
+            if (request.node.recipe.network, places[key]) == (network, place)
+        }
+        new = pd.concat(
+            [rows_of(request.node, store, sorted(request.shows)) for request in own.values()]
+        )
+        kept = old[~(old.weights.eq("") & old.node.isin(own))]
+        gone = _made_of_former(kept, new, place, book)
+        kept = kept[~kept.node.isin(gone)]
+        table = (
+            pd.concat([part for part in (new, kept) if len(part)])
+            .drop_duplicates(POINT)
+            .sort_values(POINT, ignore_index=True)
+        )
+        where.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        table.to_parquet(draft, index=False, compression="zstd")
+        draft.replace(path)
+        lost = f", {len(gone)} of a former lineage went" if gone else ""
+        asked = sum(request.node.recipe.network == network for request in wanted.values())
+        said.append(f"{path}: {len(own)} of {asked} trainings, {table.node.nunique()} in all{lost}")
+    return said
+
+
+def _same_weights(before: Committed, store: Store, fresh: dict[str, Request]) -> None:
+    for key in fresh:
+        if key in before.held and before.trainings.weights[key] not in (
+            "",
+            store.record(key)["weights"],
+        ):
+            raise LotteryError(
+                f"{key} is committed with other weights ({before.trainings.device[key]}, "
+                f"{before.trainings.versions[key]}) than the store {store.folder} has: "
+                "committed trainings are not replaced. Use the store that has them, or "
+                "LOTTERY_RESULTS for tables of your own"
+            )
+
+
+def _made_of_former(
+    kept: pd.DataFrame, new: pd.DataFrame, scale: str, book: Iterable[Plan]
+) -> set[str]:
+    """The committed trainings whose lineage is not known and some parent of which is trained
+    anew."""
+    unknown, anew = set(kept.node[kept.weights.eq("")]), set(new.node)
+    if not unknown:
+        return set()
+    known = with_ancestors(
+        requests_of(book, scale, 1 + int(max(kept.trial.max(), new.trial.max())))
+    )
+    gone: set[str] = set()
+    for key, request in known.items():  # parents come first
+        if key in unknown and any(
+            parent.key in anew or parent.key in gone for parent in parents_of(request.node)
+        ):
+            gone.add(key)
+    return gone

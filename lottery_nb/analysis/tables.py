@@ -1,0 +1,255 @@
+"""From a plan to a tidy table: what is committed or stored is read, only what is missing is
+trained.
+
+A table has one row a measurement: `line` (the plan's label), the columns of `results`, and `scale`.
+Metrics are those of `training.Record`'s measures, `early_stop_iteration`, and what a line shows
+beside: `val_loss` and `test_accuracy` at every evaluation, early stop by the test set, or a
+distribution over a layer, a row a bin, whose middle is `x` and whose probability density is
+`value`.
+"""
+
+import os
+from collections.abc import Callable
+
+import pandas as pd
+
+from ..core.lines import Node, any_distribution
+from ..core.networks import kind_of
+from ..core.recipes import Recipe
+from ..core.scales import SCALES, check_scale
+from ..runs.plans import Plan, Request, request, requests_of
+from ..runs.runner import train_missing
+from ..runs.store import Store
+from . import results
+from .results import Committed, committed, extra, readable, rows_of
+
+BEST = "committed"  # in place of a scale: each line at the best at which it is committed
+COUNTED = {"conv": "convolutions", "shortcut": "shortcuts"}
+PRUNED = {"conv": "convolutions", "fc": "fully-connected", "output": "output"}
+COLUMNS = ("line", *results.COLUMNS, "scale")
+
+
+def run(
+    plan: Plan,
+    scale: str = "smoke",
+    trials: int | None = None,
+    figure: str | None = None,
+    watch: Callable[[], None] = lambda: None,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """The table of a plan at a scale; trains what neither the committed tables nor the store holds.
+
+    scale: "smoke" | "laptop" | "paper", or "committed": each line at the best of them at which it
+    is committed, and nothing is trained; trials: None takes the scale's own, and what is committed
+    beyond them; figure: such as "fig04", to name in messages; watch: called often while trainings
+    run, and ends them by raising. With LOTTERY_MISSING=skip nothing is trained and what is missing
+    is said; quiet: without that and without a bar. Raises LotteryError for bad input and for a
+    store that cannot be used.
+    """
+    if scale == BEST:
+        table, missing = of_committed(plan, trials)
+    else:
+        check_scale(scale)
+        table, missing = _of_all(plan, scale, trials, watch, quiet)
+    table = table.astype(dict.fromkeys(table.select_dtypes("category"), "str"))
+    if not quiet:
+        print(_summary(plan, table, missing, figure))
+    return table
+
+
+def of_committed(
+    plan: Plan, trials: int | None = None, scale: str | None = None
+) -> tuple[pd.DataFrame, dict[str, set[str]]]:
+    """A plan's table of committed trainings alone, and the keys of those it lacks, by scale.
+
+    scale: None takes each line's best, "laptop" where there is none.
+    """
+    requests_of([plan], "smoke")  # a plan that is none is named before its lines are used
+    held = committed()
+    scales = {label: scale or held.best_scale(line) or "laptop" for label, line in plan.items()}
+    nodes = {label: held.nodes(line, scales[label], trials) for label, line in plan.items()}
+    missing: dict[str, set[str]] = {}
+    for label, line in plan.items():
+        lacks = {
+            node.key
+            for node in nodes[label]
+            if not held.serves(Request(node, frozenset(line.shows)))
+        }
+        if lacks:
+            missing.setdefault(scales[label], set()).update(lacks)
+    return _assemble(plan, scales, nodes, held), missing
+
+
+def _of_all(
+    plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool
+) -> tuple[pd.DataFrame, dict[str, set[str]]]:
+    wanted = requests_of([plan], scale, trials)
+    store, held = Store(), committed()
+    uncommitted = {key: request for key, request in wanted.items() if not held.serves(request)}
+    missing = {key: request for key, request in uncommitted.items() if not readable(store, request)}
+    if missing and os.environ.get("LOTTERY_MISSING") != "skip":
+        origins = {
+            request.node.dense.key: Request(request.node.dense)
+            for request in missing.values()
+            if any_distribution(request.shows)
+        }
+        # With what is stored already, as it may stand on what is trained anew.
+        train_missing(origins | uncommitted, store, watch=watch, quiet=quiet)
+        missing = {}
+    nodes = {label: held.nodes(line, scale, trials) for label, line in plan.items()}
+    table = _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store)
+    return table, {scale: set(missing)} if missing else {}
+
+
+def _assemble(
+    plan: Plan,
+    scales: dict[str, str],
+    nodes: dict[str, list[Node]],
+    held: Committed,
+    store: Store | None = None,
+) -> pd.DataFrame:
+    """Rows of every line's trainings, from the committed tables where those have them, else from
+    the store."""
+    parts = []
+    for label, line in plan.items():
+        requests = [request(node, line) for node in nodes[label]]
+        found = [held.of([each.node.key for each in requests if held.serves(each)])]
+        found += [
+            rows_of(each.node, store, line.shows)
+            for each in requests
+            if store and not held.serves(each) and readable(store, each)
+        ]
+        rows = pd.concat([each for each in found if len(each)] or found[:1])
+        rows = rows[~extra(rows) | rows.metric.isin(line.shows)]
+        parts.append(
+            rows.sort_values(["round", "trial", "draw"], kind="stable").assign(
+                line=label, scale=scales[label]
+            )
+        )
+    table = pd.concat(
+        [rows for rows in parts if len(rows)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True
+    )
+    table = table.drop_duplicates(["line", *results.POINT], ignore_index=True)[list(COLUMNS)]
+    table.attrs["lines"] = list(plan)
+    table.attrs["scales"] = scales
+    table.attrs["scale"] = next(
+        (scale for scale in SCALES if scale in set(table.scale)),
+        min(scales.values(), key=list(SCALES).index, default="smoke"),
+    )
+    table.attrs["narrower"] = any(
+        line.recipe.at(scales[label]).width != line.recipe.width for label, line in plan.items()
+    )
+    return table
+
+
+def architectures(recipes: dict[str, Recipe]) -> pd.DataFrame:
+    """The paper's Figure 2, computed: a tidy table (line, metric, value, trial) of every network's
+    weights and set-up."""
+    rows = []
+    for line, recipe in recipes.items():
+        deep = kind_of(recipe.network).family == "deep"
+        of = {
+            kind: sum(layer.count for layer in recipe.layers if layer.kind == kind)
+            for kind in ("conv", "shortcut")
+        }
+        measures = {"weights": recipe.weights} | {
+            f"weights, {name}": of[kind] for kind, name in COUNTED.items() if of[kind]
+        }
+        measures |= {
+            f"weights, {layer.name}": layer.count
+            for layer in recipe.layers
+            if layer.kind == "output" or not deep
+        }
+        measures |= {
+            "iterations": recipe.iterations,
+            "batch": recipe.batch,
+            f"learning rate, {recipe.optimiser}": recipe.learning_rate,
+        }
+        measures |= {
+            f"pruned a round, {name}": recipe.rates[kind]
+            for kind, name in PRUNED.items()
+            if recipe.rates[kind] and (of["conv"] or kind != "conv")
+        }
+        measures |= {
+            f"left after {r} rounds, %": round(100 * recipe.remaining(r) / recipe.weights, 2)
+            for r in (7, 10, 12)
+        }
+        rows += [
+            {"line": line, "metric": metric, "value": value, "trial": None}
+            for metric, value in measures.items()
+        ]
+    table = pd.DataFrame(rows)
+    table["scale"] = table.attrs["scale"] = "paper"  # counting shrinks nothing
+    return table
+
+
+def _summary(
+    plan: Plan, table: pd.DataFrame, missing: dict[str, set[str]], figure: str | None
+) -> str:
+    """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a
+    line."""
+    networks = list(dict.fromkeys(line.recipe.network for line in plan.values()))
+    scales = dict(zip(table.line, table.scale))
+    drawn = (
+        table.groupby(["line", "strategy", "round"])
+        .trial.nunique()
+        .groupby("line")
+        .agg(["min", "max"])
+    )
+    said = []
+    for each in dict.fromkeys(scales.values()) if scales else [table.attrs["scale"]]:
+        lines = {label: line for label, line in plan.items() if scales.get(label, each) == each}
+        shrank: dict[str, list[str]] = {}  # what is shrunk, and of which networks
+        for line in lines.values():
+            alike = [
+                label
+                for label, other in lines.items()
+                if (other.recipe.network, other.recipe.trials)
+                == (line.recipe.network, line.recipe.trials)
+            ]
+            trials = drawn[drawn.index.isin(alike)]
+            for fact in line.what_shrank(
+                each, (trials["min"].min(), trials["max"].max()) if len(trials) else None
+            ):
+                shrank.setdefault(fact, []).append(line.recipe.network)
+        only = f" ({', '.join(lines)})" if len(set(scales.values())) > 1 else ""
+        said.append(f"scale     {each}: {'shrunk to' if shrank else 'nothing shrunk'}{only}")
+        for fact, of in shrank.items():
+            of = [network for network in networks if network in of]
+            said.append(
+                f"          {fact}" + (f" ({', '.join(of)})" if len(of) < len(networks) else "")
+            )
+        if each == "smoke":
+            said.append("          the paper's curves are not drawn: its data are others")
+    if len(table):
+        nodes = table.drop_duplicates("node")
+        said.append(f"trainings {len(nodes)}, {_duration(nodes.seconds.sum())} of computing")
+        said.append(
+            f"started   {nodes.started.min()[:16].replace('T', ' ')} to "
+            f"{nodes.started.max()[:16].replace('T', ' ')} UTC"
+        )
+        for name in ("data", "device", "versions", "commit"):
+            said.append(f"{name:10}{', '.join(sorted(set(nodes[name].dropna())))}")
+        if former := int(nodes.weights.eq("").sum()):
+            said.append(
+                f"lineage   not recorded of {former}, which are older: whether controls have"
+            )
+            said.append("          their tickets' masks cannot be shown of them")
+        else:
+            said.append("lineage   recorded: controls have their tickets' masks")
+    for scale, keys in missing.items():
+        said += [
+            f"missing   {len(keys)} trainings, not drawn; this makes them:",
+            f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}",
+        ]
+    return "\n".join(said)
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -1,0 +1,256 @@
+"""What is trained: a ticket, which is a mask and initial weights (paper, Sections 1 and 2).
+
+The whole algorithm: round 0 trains the dense network. A later round prunes the smallest final
+weights of the round before (one-shot: of round 0) and trains the survivors from their initial
+weights. Each control changes one part of that: it is one function below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from . import masks, networks
+from .errors import LotteryError
+from .seeds import generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .lines import Node
+    from .masks import Mask
+
+    Weights = dict[str, Tensor]
+else:
+    from .lazy import torch
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A mask and the initial weights it is trained from (paper, Section 1), on the CPU.
+
+    mask: {layer weight: bool}; weights: {parameter: tensor}, biases included; order: names that
+    seed the order of its batches.
+    """
+
+    mask: Mask
+    weights: Weights
+    order: tuple
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a training hands to those that stand on it: its mask, its final parameters and, from
+    round 0, the initial ones."""
+
+    mask: Mask
+    final: Weights
+    initial: Weights
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is done with a ticket, as a function of what is at hand: its mask, its initial weights.
+
+    needs: of the trainings before it, any of "mask" (the final weights of the round before, which
+    decide it), "initial weights" (of the dense network), "survivor counts" (how many weights the
+    ticket keeps in each layer); drawn: what `draws` counts, in words.
+    """
+
+    make: Callable[[AtHand], tuple[Mask, Weights]]
+    needs: tuple[str, ...] = ()
+    drawn: str = "draws"
+
+
+CONTROLS: dict[str, Control] = {}
+
+
+def control(name: str, needs: tuple[str, ...] = (), drawn: str = "draws") -> Callable:
+    """Make a function of what is `AtHand` the control of a name; see `Control`."""
+
+    def named(make: Callable[[AtHand], tuple[Mask, Weights]]) -> Callable:
+        CONTROLS[name] = Control(make, needs, drawn)
+        return make
+
+    return named
+
+
+def control_of(name: str) -> Control:
+    """The control of a name; raises LotteryError for an unknown one."""
+    if name not in CONTROLS:
+        raise LotteryError(f"there is no control {name!r}: choose {', '.join(CONTROLS)}")
+    return CONTROLS[name]
+
+
+@control("winning ticket", needs=("mask", "initial weights"))
+def winning_ticket(at: AtHand):
+    """The ticket itself; at round 0 the dense network."""
+    return at.mask, at.dense_weights
+
+
+@control("random reinit", needs=("mask",), drawn="reinitialisations")
+def random_reinit(at: AtHand):
+    """Its mask, fresh weights (paper, Section 2)."""
+    return at.mask, at.fresh_weights()
+
+
+@control("reinit from the ticket", needs=("mask", "initial weights"))
+def reinit_from_ticket(at: AtHand):
+    """Its mask, each layer's weights drawn from its own surviving ones (paper, Appendix F)."""
+    weights = dict(at.dense_weights)
+    for name in (layer.weight for layer in at.node.recipe.layers):
+        weights[name] = _drawn_from(weights[name][at.mask[name]], weights[name].shape, at.random)
+    return at.mask, weights
+
+
+@control("noise", needs=("mask", "initial weights"))
+def noise(at: AtHand):
+    """Its mask, its weights with Gaussian noise (paper, Appendix F, Figure 25)."""
+    weights = dict(at.dense_weights)
+    for layer in at.node.recipe.layers:
+        sigmas = at.node.noise * networks.sigma(layer, at.node.recipe)
+        weights[layer.weight] = weights[layer.weight] + sigmas * torch.randn(
+            layer.shape, generator=at.random
+        )
+    return at.mask, weights
+
+
+@control("continued training", needs=("mask",))
+def continued_training(at: AtHand):
+    """The training between two prunings of the continued strategy, which no figure shows: it goes
+    on from the trained weights (paper, Appendix B)."""
+    return at.mask, at.parent_final
+
+
+@control("random sparse", needs=("survivor counts",), drawn="random masks")
+def random_sparse(at: AtHand):
+    """As many survivors in each layer, at random positions, fresh weights (paper, Section 1)."""
+    random = generator("mask", *at.node.stream)
+    return masks.random_mask(at.full_mask, at.survivors, random), at.fresh_weights()
+
+
+@control("pruned before training")
+def pruned_before_training(at: AtHand):
+    """The largest initial weights, nothing trained before (paper, Appendix F, Figure 18)."""
+    weights = at.dense_weights
+    magnitudes = {name: weights[name].abs() for name in at.full_mask}
+    return masks.keep_largest(magnitudes, at.full_mask, at.survivors), weights
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What a control makes its mask and weights of.
+
+    parent, origin: what `node.parent` and `node.origin` handed on, where the node has them; pruned:
+    in place of the parent, the mask that pruning it gave.
+    """
+
+    node: Node
+    parent: Outputs | None = None
+    origin: Outputs | None = None
+    pruned: Mask | None = None
+
+    @cached_property
+    def full_mask(self) -> Mask:
+        """That of the dense network."""
+        return masks.ones(
+            {layer.weight: torch.empty(layer.shape) for layer in self.node.recipe.layers}
+        )
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The ticket's: the parent's, pruned once more; at round 0 that of the dense network."""
+        if self.pruned is not None:
+            return self.pruned
+        return prune(self.node, self.parent) if self.parent else self.full_mask
+
+    @cached_property
+    def survivors(self) -> dict[str, int]:
+        """How many weights the ticket keeps in each layer."""
+        if self.parent or self.pruned is not None:
+            return {name: int(layer.sum()) for name, layer in self.mask.items()}
+        return self.node.recipe.survivors(self.node.round)
+
+    @cached_property
+    def dense_weights(self) -> Weights:
+        """The initial weights of the dense network."""
+        return self.origin.initial if self.origin else dense_weights(self.node)
+
+    @property
+    def parent_final(self) -> Weights:
+        """The final weights of the round before."""
+        assert self.parent
+        return self.parent.final
+
+    @cached_property
+    def random(self) -> torch.Generator:
+        """Of this node, for its initial weights."""
+        return generator("initial weights", *self.node.stream)
+
+    def fresh_weights(self) -> Weights:
+        """Initial weights of this node's own."""
+        return networks.initialise(self.node.recipe, self.random)
+
+
+def make(
+    node: Node,
+    parent: Outputs | None = None,
+    origin: Outputs | None = None,
+    pruned: Mask | None = None,
+) -> Ticket:
+    """The ticket of a node, or what its control makes of it; see `AtHand`."""
+    at = AtHand(node, parent, origin, pruned)
+    mask, initial = control_of(node.control).make(at)
+    weights = {
+        name: value * mask[name] if name in mask else value.clone()
+        for name, value in initial.items()
+    }
+    return Ticket(mask, weights, order=("order", *node.stream))
+
+
+def prune(node: Node, parent: Outputs) -> Mask:
+    """The mask that pruning its parent gives a node, and all other nodes of its ticket."""
+    recipe = node.recipe
+    final = {name: parent.final[name] for name in parent.mask}
+    scores = masks.CRITERIA[recipe.criterion](final, lambda: dense_weights(node))
+    if recipe.scope == "global":
+        names = [layer.weight for layer in recipe.layers if layer.kind == "conv"]
+        return masks.prune_globally(scores, parent.mask, names, node.rates["conv"])
+    rates = {layer.weight: node.rates[layer.kind] for layer in recipe.layers}
+    return masks.prune_layerwise(scores, parent.mask, rates)
+
+
+def dense_weights(node: Node) -> Weights:
+    """The initial parameters of the dense network of a node's trial, drawn as its own training
+    draws them."""
+    return networks.initialise(node.recipe, generator("initial weights", *node.dense.stream))
+
+
+def check_initial(weights: Weights, digest: str) -> None:
+    """Raises LotteryError where initial weights that were drawn again are not those of a ticket."""
+    if fingerprint(weights) != digest:
+        raise LotteryError(
+            "this processor draws other initial weights than the ticket's: its mask is of no use "
+            "here without them. Take a ticket of Lenet, whose file carries them, or train the "
+            "tickets here"
+        )
+
+
+def fingerprint(tensors: Weights) -> str:
+    """A digest of named tensors, every bit of them: 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _drawn_from(values: Tensor, shape: torch.Size, random: torch.Generator) -> Tensor:
+    """Numbers drawn from `values` with replacement; zeros where there are none to draw from."""
+    if not len(values):
+        return torch.zeros(shape)
+    return values[torch.randint(len(values), shape, generator=random)]

@@ -1,0 +1,392 @@
+"""The engine: trains several tickets of one recipe at once and returns what each left behind.
+
+On a CPU a ticket leaves the same bits alone, in a batch of any size and in any process, on the same
+kind of processor and with the same torch. Three things make that so: one thread, as several split
+products otherwise; parameters in a buffer that fills whole vectors, as the optimiser takes a tail
+that does not by other arithmetic; and that each ticket's own density decides whether its first
+layer is trained as a sparse matrix.
+"""
+
+import ctypes
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import networks
+from .data import VIEWS, Data, Split, augmented
+from .errors import LotteryError
+from .networks import Network
+from .recipes import Recipe
+from .seeds import generator
+from .tickets import Ticket
+
+# On several, products are split otherwise, and a batch leaves other bits than a trial alone.
+THREADS = 1
+VECTOR = 64  # numbers, of which the parameters' buffer holds a multiple
+PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one training left behind. Accuracies are fractions, losses mean cross-entropies in nats.
+
+    curves: {name: (evaluations,)}, one value every `evaluate_every` steps: "iterations",
+    "val_loss", "val_accuracy", and "test_loss", "test_accuracy" where a figure asked for them.
+    early_stop: iteration of the smallest validation loss, found afterwards (paper, Section 2).
+    measures: {name: value} at the start (before the first step), at early stop and at the end.
+    weights: {parameter: final value}. A training that diverged has losses that are not numbers; it
+    stops early before that, or at its first evaluation.
+    """
+
+    curves: dict[str, np.ndarray]
+    early_stop: int
+    measures: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device of a name: "auto" takes a CUDA device where there is one; anything else is torch's
+    own."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise LotteryError(
+            f"device {device!r} cannot be used here: choose auto, cpu or cuda"
+        ) from error
+
+
+@contextmanager
+def _arithmetic() -> Iterator[None]:
+    """What a training's bits and speed rest on, for this thread and until it ends."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal
+    # numbers, with which a CPU trains at two thirds of its speed; only rounding changes.
+    torch.set_flush_denormal(True)
+    # On a GPU fp32 is fp32: no products of rounded numbers unless a recipe asks for them.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    _keep_memory()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+@cache
+def _keep_memory() -> None:
+    """A convolution's outputs are megabytes that glibc returns to the system after every use and
+    gets back page by page: a quarter of Conv-2's time in bf16. Told so (M_MMAP_MAX,
+    M_TRIM_THRESHOLD), it keeps them."""
+    if platform.libc_ver()[0] == "glibc":
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def train(
+    tickets: list[Ticket],
+    data: Data,
+    recipe: Recipe,
+    device: torch.device | str = "cpu",
+    test_curves: bool = False,
+    progress: Callable[[float], None] = lambda iterations: None,
+) -> list[Record]:
+    """Train every ticket by the recipe; one record each, in their order.
+
+    test_curves: evaluate the test set at every evaluation too. progress: called with the iterations
+    done since the last call, as shares of all tickets'. Pruned weights are exactly zero throughout:
+    their gradients are, so no optimiser moves them. Raises LotteryError where the recipe asks for
+    bf16 and the device has none.
+    """
+    network, device = networks.build(recipe), torch.device(device)
+    if recipe.precision == "bf16" and not _has_bf16(device):
+        raise LotteryError(
+            f"{recipe.network} is to multiply in bf16, which this device has no fast arithmetic "
+            "for: train elsewhere, or change the recipe in the figure's plan to "
+            f"{recipe.network}.but(precision='fp32'), which every scale leaves alone"
+        )
+    together: dict[tuple[str, ...], list[int]] = {}
+    for i, ticket in enumerate(tickets):
+        together.setdefault(_worth_packing(network, ticket, device), []).append(i)
+    records: dict[int, Record] = {}
+    with _arithmetic(), torch.no_grad():
+        for packed, group in together.items():
+            share = len(group) / len(tickets)
+            batch = _Batch([tickets[i] for i in group], packed, network, data, recipe, device)
+            for start in range(0, recipe.iterations, recipe.evaluate_every):
+                steps = batch.train(start)
+                batch.evaluate(start + steps, test_curves)
+                progress(steps * share)
+            records |= zip(group, batch.records())
+    return [records[i] for i in range(len(tickets))]
+
+
+class _Batch:
+    """Tickets that are trained together: what they are now, and what was seen of them so far.
+
+    packed: the layers that are trained as sparse matrices.
+    """
+
+    def __init__(
+        self,
+        tickets: list[Ticket],
+        packed: tuple[str, ...],
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+    ):
+        self.network, self.recipe, self.device, self.trials = network, recipe, device, len(tickets)
+        self.splits = {
+            name: (network.prepare(split.images).to(device), split.labels.to(device))
+            for name, split in vars(data).items()
+            if isinstance(split, Split)
+        }
+
+        def stack(each: Callable[[Ticket], dict[str, Tensor]]) -> _Stack:
+            return _Stack([each(ticket) for ticket in tickets], device, survivors)
+
+        survivors = {name: torch.stack([t.mask[name] for t in tickets]) for name in packed}
+        self.values, self.gradients = stack(lambda t: t.weights), stack(lambda t: t.weights)
+        self.alive = stack(_alive).flat
+        self.pruned = not self.alive.all()
+        self.values.flat.mul_(self.alive)
+        decays = recipe.weight_decay > 0
+        self.decays = stack(lambda t: _decays(t, recipe)).flat if decays else None
+        self.optimiser = _optimiser(recipe, self.values.flat)
+        self.values.flat.grad = self.gradients.flat.zero_()
+
+        shape = recipe.evaluate_every, recipe.batch
+        examples = len(self.splits["train"][1])
+        self.orders = [_batches(examples, shape, ticket.order) for ticket in tickets]
+        self.dropout = [generator("dropout", *ticket.order) for ticket in tickets]
+        self.augmentation = [generator("augmentation", *ticket.order) for ticket in tickets]
+
+        self.weights = self.values.full()
+        self.best = {name: stacked.clone() for name, stacked in self.weights.items()}
+        self.best_loss = torch.full((self.trials,), torch.inf, device=device)
+        self.iterations: list[int] = []  # at which evaluations were made
+        self.curves: list[np.ndarray] = []  # of each: (splits, loss and accuracy, trials)
+        self.measured: dict[str, np.ndarray] = {}  # (trials,)
+        for name, split in (("val", "validation"), ("test", "test")):
+            self._measure(name, split, self.weights, "at_start")
+
+    def train(self, start: int) -> int:
+        """Train up to the next evaluation; how many iterations those were."""
+        recipe, (images, labels) = self.recipe, self.splits["train"]
+        steps = min(recipe.evaluate_every, recipe.iterations - start)
+        chosen = torch.stack([next(order) for order in self.orders], 2)[:steps].to(self.device)
+        views = self._views(chosen.shape[:2]) if recipe.augment else None
+        values, gradients = self.values, self.gradients
+        for i, batch in enumerate(chosen):  # (batch, trials)
+            x = images.index_select(0, batch.flatten())  # half the time of images[batch]
+            if views is not None:
+                x = augmented(x, views[i].flatten())
+            x = x.view(*batch.shape, *images.shape[1:])
+            self.network.gradients(values.views, x, labels[batch], gradients.views, self.dropout)
+            if self.pruned:
+                gradients.flat.mul_(self.alive)
+            if self.decays is not None:
+                gradients.flat.addcmul_(values.flat, self.decays)
+            self.optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
+            self.optimiser.step()
+        if self.pruned and not values.flat.sum().isfinite():
+            values.flat.masked_fill_(self.alive == 0, 0)  # else zero times no number is no zero
+        self.weights = values.full()
+        return steps
+
+    def evaluate(self, iteration: int, test: bool) -> None:
+        """Evaluate on the validation set, and keep the weights of trials that were never better;
+        test: on the test set too."""
+        splits = [self.splits[name] for name in ("validation", *(["test"] if test else []))]
+        seen = [evaluate(self.network, self.weights, *split) for split in splits]
+        loss = seen[0][0]
+        first = not self.curves
+        better = torch.ones_like(loss, dtype=torch.bool) if first else loss < self.best_loss
+        self.best_loss = torch.fmin(loss, self.best_loss)
+        for name, stacked in self.weights.items():
+            self.best[name][better] = stacked[better]
+        self.iterations.append(iteration)
+        self.curves.append(torch.stack([torch.stack(pair) for pair in seen]).cpu().numpy())
+        if iteration in self.recipe.checkpoints:
+            number = self.recipe.checkpoints.index(iteration) + 1
+            accuracy = evaluate(self.network, self.weights, *self.splits["test"])[1]
+            self.measured[f"test_accuracy_at_mark_{number}"] = accuracy.cpu().numpy()
+            self.measured[f"val_accuracy_at_mark_{number}"] = self.curves[-1][0][1]
+
+    def records(self) -> list[Record]:
+        """What each training left behind."""
+        for moment, weights in (("at_early_stop", self.best), ("at_end", self.weights)):
+            for split in ("test", "train"):
+                self._measure(split, split, weights, moment)
+        iterations, curves = np.array(self.iterations), np.stack(self.curves)
+        return [self._record(i, iterations, curves[..., i]) for i in range(self.trials)]
+
+    def _measure(self, name: str, split: str, weights: dict[str, Tensor], moment: str) -> None:
+        loss, accuracy = evaluate(self.network, weights, *self.splits[split])
+        self.measured[f"{name}_loss_{moment}"] = loss.cpu().numpy()
+        self.measured[f"{name}_accuracy_{moment}"] = accuracy.cpu().numpy()
+
+    def _views(self, shape: torch.Size) -> Tensor:
+        """Which view of each image to take, (steps, batch, trials)."""
+        views = [torch.randint(VIEWS, shape, generator=random) for random in self.augmentation]
+        return torch.stack(views, 2).to(self.device)
+
+    def _record(self, trial: int, iterations: np.ndarray, seen: np.ndarray) -> Record:
+        """seen: (evaluations, splits, loss and accuracy)"""
+        curves = {"iterations": iterations}
+        for name, values in zip(("val", "test"), seen.swapaxes(0, 1)):
+            curves |= {f"{name}_loss": values[:, 0], f"{name}_accuracy": values[:, 1]}
+        stop = _smallest(curves["val_loss"])
+        measures = {name: float(value[trial]) for name, value in self.measured.items()}
+        for moment, at in (("early_stop", stop), ("end", -1)):
+            for name in ("val_loss", "val_accuracy"):
+                measures[f"{name}_at_{moment}"] = float(curves[name][at])
+        measures["diverged"] = float(not np.isfinite(curves["val_loss"][-1]))
+        if "test_loss" in curves:
+            at = _smallest(curves["test_loss"])
+            measures["early_stop_iteration_test"] = float(iterations[at])
+            measures["test_accuracy_at_early_stop_test"] = float(curves["test_accuracy"][at])
+        weights = {name: stacked[trial].cpu().clone() for name, stacked in self.weights.items()}
+        return Record(curves, int(iterations[stop]), measures, weights)
+
+
+def _smallest(losses: np.ndarray) -> int:
+    return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
+
+
+def evaluate(
+    network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,)."""
+    losses, corrects = [], []
+    for x, y in zip(images.split(network.chunk), labels.split(network.chunk)):
+        logits = network.logits(parameters, x)
+        right = logits.gather(1, y.expand(len(logits), 1, len(y))).squeeze(1)
+        losses.append((logits.logsumexp(1) - right).sum(-1, dtype=torch.float64))
+        corrects.append((logits.argmax(1) == y).sum(-1))
+    loss, correct = reduce(torch.add, losses), reduce(torch.add, corrects)
+    return loss / len(labels), correct.double() / len(labels)
+
+
+def _alive(ticket: Ticket) -> dict[str, Tensor]:
+    """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
+    return {
+        name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value)
+        for name, value in ticket.weights.items()
+    }
+
+
+def _decays(ticket: Ticket, recipe: Recipe) -> dict[str, Tensor]:
+    """The weight decay of every parameter: that of the recipe for weights, none for biases and
+    batch-norm."""
+    return {
+        name: torch.full_like(value, recipe.weight_decay * (name in ticket.mask))
+        for name, value in ticket.weights.items()
+    }
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(
+            [flat],
+            lr=recipe.learning_rate,
+            betas=recipe.adam_betas,
+            eps=recipe.adam_eps,
+            fused=True,
+        )
+    return torch.optim.SGD([flat], lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def _batches(examples: int, shape: tuple[int, int], order: tuple):
+    """Endless indices, (steps, batch) at a time: the training set in a new order each epoch, a
+    batch running on into the next."""
+    rng = generator(*order)
+    count = shape[0] * shape[1]
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < count:
+            left = torch.cat([left, torch.randperm(examples, generator=rng)])
+        yield left[:count].view(shape)
+        left = left[count:]
+
+
+def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
+    """The layers so empty that products with their survivors alone are faster."""
+    if torch.device(device).type != "cpu":
+        return ()
+    return tuple(
+        layer.weight
+        for layer in network.packable
+        if ticket.mask[layer.weight].float().mean() < PACK_BELOW
+    )
+
+
+class _Stack:
+    """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
+
+    flat: (all values,), of a packed layer the survivors only, and zeros up to a multiple of
+    `VECTOR`. views: {name: (trials, *shape)} into it; a packed layer's view is one sparse matrix
+    (trials * outputs, trials * inputs) with a block a trial on its diagonal.
+    """
+
+    def __init__(self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor]):
+        stacked = {
+            name: torch.stack([trial[name] for trial in trials]).to(device) for name in trials[0]
+        }
+        values = [
+            (value[packed[name]] if name in packed else value).flatten()
+            for name, value in stacked.items()
+        ]
+        counts = [len(each) for each in values]
+        padding = values[0].new_zeros(-sum(counts) % VECTOR)
+        self.flat = torch.cat([*values, padding])
+        *parts, _ = self.flat.split([*counts, len(padding)])
+        self.views = {
+            name: _block_diagonal(packed[name], part) if name in packed else part.view(value.shape)
+            for (name, value), part in zip(stacked.items(), parts)
+        }  # fmt: skip
+        self._packed = {name: (mask, torch.zeros(mask.shape)) for name, mask in packed.items()}
+
+    def full(self) -> dict[str, Tensor]:
+        """{name: (trials, *shape)}, pruned weights as zeros; of packed layers a copy, which the
+        next call overwrites."""
+        for name, (mask, dense) in self._packed.items():
+            dense[mask] = self.views[name].values()
+        return {
+            name: self._packed[name][1] if name in self._packed else view
+            for name, view in self.views.items()
+        }
+
+
+def _block_diagonal(mask: Tensor, values: Tensor) -> Tensor:
+    """A sparse CSR matrix that shares `values`: the survivors of (trials, outputs, inputs), row by
+    row."""
+    trials, outputs, inputs = mask.shape
+    rows = mask.sum(-1).flatten().cumsum(0)
+    trial, _, column = mask.nonzero(as_tuple=True)
+    starts = torch.cat([rows.new_zeros(1), rows]).int()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts,
+            (trial * inputs + column).int(),
+            values,
+            (trials * outputs, trials * inputs),
+            check_invariants=False,
+        )

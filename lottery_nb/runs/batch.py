@@ -1,0 +1,208 @@
+"""One batch of trainings, from what it stands on to its outputs. It needs no store, and of
+libraries only torch and numpy, so any machine can do it."""
+
+import hashlib
+import pkgutil
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import core
+from ..core import data, masks, tickets, training
+from ..core.lines import RESULTS_VERSION, Node
+from ..core.tickets import Outputs, Ticket
+from .graph import Ancestry, Arrays
+from .plans import KEPT, TEST_CURVES, Request
+
+
+def _code() -> str:
+    """A digest of the code that decides a result, wherever it was loaded from."""
+    names = sorted(module.name for module in pkgutil.iter_modules(core.__path__))
+    files = [(core.__name__, f"{name}.py") for name in names]
+    files += [(__package__, f"{name}.py") for name in ("batch", "graph", "plans")]
+    code = b"".join(pkgutil.get_data(*file) or b"" for file in files)
+    return hashlib.sha256(code).hexdigest()[:12]
+
+
+CODE = _code()
+
+
+def train_batch(
+    batch: list[Request],
+    ancestries: list[Ancestry],
+    device: torch.device,
+    commit: str,
+    progress: Callable[[float], None],
+) -> list[tuple[dict, Arrays]]:
+    """Train what is wanted, all of one recipe: (record, arrays) of each, as they are stored.
+
+    ancestries: what each one is made from; commit: of the code, for the records; progress: called
+    with the iterations done since the last call.
+    """
+    recipe, test_curves = batch[0].node.recipe, TEST_CURVES in batch[0].needs
+    loaded = data.load(
+        recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device)
+    )
+    made, parents = zip(
+        *(ticket(request.node, ancestry) for request, ancestry in zip(batch, ancestries))
+    )
+    started, clock = datetime.now(UTC), time.monotonic()
+    records = training.train(list(made), loaded, recipe, device, test_curves, progress)
+    seconds = round((time.monotonic() - clock) / len(batch), 2)
+    result = []
+    for request, start, origins, record in zip(batch, made, parents, records):
+        made_of = {
+            "data": {"digest": loaded.digest, "said": data.said(recipe.data)},
+            "parents": origins,
+            "code": CODE,
+            "commit": commit,
+            "versions": versions(),
+            "device": device_name(device.type),
+        }
+        provenance = {
+            "made_of": made_of,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": seconds,
+        }
+        result.append(
+            (
+                _record(request.node, start, record) | provenance,
+                _arrays(request.node, start, record),
+            )
+        )
+    return result
+
+
+def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
+    """The ticket of a node, and the digests of what it is made from, by the keys of its parents."""
+    if ancestry.pruned is not None:
+        shapes = {layer.weight: layer.shape for layer in node.recipe.layers}
+        began = outputs_of(ancestry.origin) if ancestry.origin else None
+        if node.origin:
+            tickets.check_initial(
+                began.initial if began else tickets.dense_weights(node), ancestry.initial
+            )
+        mask = {name: unpacked(bits, shapes[name]) for name, bits in ancestry.pruned.items()}
+        return tickets.make(node, origin=began, pruned=mask), ancestry.parents or {}
+    parent = outputs_of(ancestry.parent) if ancestry.parent else None
+    origin = outputs_of(ancestry.origin) if ancestry.origin else None
+    both = ((node.parent, parent), (node.origin, origin))
+    told = {other.key: digests(outputs) for other, outputs in both if other and outputs}
+    return tickets.make(node, parent, origin), told
+
+
+def digests(left: Outputs) -> dict[str, str]:
+    """By which a training's mask and final weights are known."""
+    return {"mask": tickets.fingerprint(left.mask), "weights": tickets.fingerprint(left.final)}
+
+
+def train_anywhere(
+    batch: list[Request], ancestries: list[Ancestry], commit: str, tell: Callable[[float], None]
+) -> list[tuple[dict, Arrays]]:
+    """`train_batch` on the best device here. tell: as `progress` there, but called once a second at
+    most."""
+    untold, told = 0.0, time.monotonic()
+
+    def progress(steps: float) -> None:
+        nonlocal untold, told
+        untold += steps
+        if time.monotonic() - told > 1:
+            tell(untold)
+            untold, told = 0.0, time.monotonic()
+
+    return train_batch(batch, ancestries, training.pick_device("auto"), commit, progress)
+
+
+def versions() -> str:
+    """Of what computes here, for the records."""
+    return f"Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _record(node: Node, ticket: Ticket, record: training.Record) -> dict:
+    return {
+        "strategy": node.strategy,
+        "control": node.control,
+        "trial": node.trial,
+        "round": node.round,
+        "draw": node.draw,
+        "noise": node.noise,
+        "recipe": {"version": RESULTS_VERSION, **node.recipe.identity},
+        "density": masks.density(ticket.mask),
+        "iterations": node.recipe.iterations,
+        "early_stop": record.early_stop,
+        "holds": [TEST_CURVES] * ("test_loss" in record.curves),
+        "measures": record.measures,
+        "mask": tickets.fingerprint(ticket.mask),
+        "initial": tickets.fingerprint(ticket.weights),
+        "weights": tickets.fingerprint(record.weights),
+    }
+
+
+def _arrays(node: Node, ticket: Ticket, record: training.Record) -> Arrays:
+    """Curves always; the mask and final parameters where a later round may stand on them; initial
+    ones of round 0."""
+    arrays = dict(record.curves)
+    if node.control in KEPT:
+        arrays |= {f"mask/{name}": np.packbits(mask.numpy()) for name, mask in ticket.mask.items()}
+        arrays |= {f"final/{name}": value.numpy() for name, value in record.weights.items()}
+        if node.round == 0:
+            arrays |= {f"initial/{name}": value.numpy() for name, value in ticket.weights.items()}
+    return arrays
+
+
+def outputs_of(arrays: Arrays) -> Outputs:
+    """What a training left behind, read from its stored arrays."""
+    part = {
+        kind: {
+            name.split("/")[1]: array
+            for name, array in arrays.items()
+            if name.startswith(f"{kind}/")
+        }
+        for kind in ("mask", "final", "initial")
+    }
+    final = {name: torch.from_numpy(array) for name, array in part["final"].items()}
+    mask = {name: unpacked(bits, final[name].shape) for name, bits in part["mask"].items()}
+    return Outputs(
+        mask, final, {name: torch.from_numpy(array) for name, array in part["initial"].items()}
+    )
+
+
+def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    """A layer's mask from its packed bits: bool, of that shape."""
+    return torch.from_numpy(np.unpackbits(bits, count=int(np.prod(shape)))).bool().view(shape)
+
+
+@cache
+def device_name(kind: str) -> str:
+    """The kind of processor of a device ("cpu" | "cuda"): two that have the same name here compute
+    the same bits."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    told = (
+        dict(
+            line.split("\t: ", 1)
+            for line in cpuinfo.read_text().split("\n\n")[0].splitlines()
+            if "\t: " in line
+        )
+        if cpuinfo.exists()
+        else {}
+    )
+    told = {name.strip(): value for name, value in told.items()}
+    kinds = (
+        [f"family {told['cpu family']}, model {told['model']}"]
+        if {"cpu family", "model"} <= told.keys()
+        else []
+    )
+    kinds += [
+        torch.backends.cpu.get_cpu_capability(),
+        *(["AMX"] if "amx_tile" in told.get("flags", "") else []),
+    ]
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({', '.join(kinds)}; 1 thread)"

@@ -1,0 +1,72 @@
+"""What a plan requests. A plan is a dict from a line's label to the line."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..core.errors import LotteryError
+from ..core.lines import Line, Node, any_distribution
+from ..core.scales import check_scale
+
+Plan = dict[str, Line]
+
+# Controls that later rounds stand on: their masks and weights are stored.
+KEPT = ("winning ticket", "continued training")
+# Test loss and accuracy at every evaluation, as records name what they hold.
+TEST_CURVES = "test looks"
+
+
+class Request(NamedTuple):
+    """A training that is asked for, what its lines show of it beside the usual measures, and what
+    its record must hold for that: `TEST_CURVES`."""
+
+    node: Node
+    shows: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+
+    def also(self, other: "Request | None") -> "Request":
+        """This request with what another one of the same training asks for."""
+        if not other:
+            return self
+        return Request(self.node, self.shows | other.shows, self.needs | other.needs)
+
+
+def request(node: Node, line: Line) -> Request:
+    """What a line asks of one of its trainings."""
+    needs = {TEST_CURVES} if line.needs_test_curves else set()
+    return Request(node, frozenset(line.shows), frozenset(needs))
+
+
+def requests_of(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Request]:
+    """The distinct trainings that plans show, by key; what one line shows of a training is added to
+    what others do. Raises LotteryError for what is no plan."""
+    check_scale(scale)
+    plans = list(plans)
+    for plan in plans:
+        _check(plan)
+    requests: dict[str, Request] = {}
+    for line in (line for plan in plans for line in plan.values()):
+        for node in line.nodes(scale, trials):
+            requests[node.key] = request(node, line).also(requests.get(node.key))
+    return requests
+
+
+def _check(plan: Plan) -> None:
+    if not isinstance(plan, dict):
+        raise LotteryError(
+            f"a plan is a dict of lines by their labels, not a {type(plan).__name__}"
+        )
+    for label, line in plan.items():
+        if not isinstance(label, str):
+            raise LotteryError(
+                f"the label {label!r} of a plan is a {type(label).__name__}: give a text"
+            )
+        if not isinstance(line, Line):
+            raise LotteryError(
+                f"{label!r} is a {type(line).__name__}, not a line: give one such as "
+                "lenet.iterative() or lenet.one_shot()"
+            )
+        if line.control not in KEPT and any_distribution(line.shows):
+            raise LotteryError(
+                f"{label!r} shows a distribution over networks of {line.control}, whose weights "
+                "are not kept: winning tickets have one"
+            )

@@ -1,0 +1,363 @@
+"""The committed tickets: `book/tickets`, a safetensors file for each recipe, strategy and trial,
+with the masks of all its rounds.
+
+So a control or a study is trained anywhere without training its tickets again, and a ticket can be
+taken into other code. A file has of each layer one tensor of bits, named as the layer's weight:
+`numpy.unpackbits` makes of a row one binary digit, the lowest first, of a number for each weight, 0
+for a weight that survives all rounds, else which of the file's rounds prunes it. Its metadata tell
+the recipe, the data, each round's training with the digests of its mask and parents, and the
+layers' shapes. Initial weights are drawn again from the trial's seed and checked by digest; files
+of the paper's Lenet have them as `initial/<parameter>`.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..core import data, recipes
+from ..core.errors import LotteryError
+from ..core.lines import Line, Node
+from ..core.recipes import Recipe, lenet
+from ..core.scales import SCALES, check_scale
+from .graph import Ancestry, parents_of, with_ancestors
+from .plans import Plan, requests_of
+from .store import Store, results_folder
+
+# The paper's own networks, by name.
+RECIPES = {each.network: each for each in vars(recipes).values() if isinstance(each, Recipe)}
+STRATEGIES = ("iterative", "one-shot", "continued")
+FORMAT = "lottery-nb tickets, 1"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a ticket file tells without its tensors. rounds: a list of {"round", "key", "mask",
+    "parents"}, in their order."""
+
+    path: Path
+    shapes: dict[str, list[int]]
+    data: dict[str, str]
+    initial: str
+    rounds: list[dict]
+    carries_weights: bool
+
+    def mask(self, round: int) -> dict[str, np.ndarray]:
+        """The mask of a round: {layer weight: bool array}; raises LotteryError where the file has
+        no such round or is damaged."""
+        numbers = [each["round"] for each in self.rounds]
+        if round not in numbers:
+            raise LotteryError(
+                f"{self.path} has no round {round}: its rounds are {', '.join(map(str, numbers))}"
+            )
+        order = numbers.index(round) + 1
+        mask = {}
+        for name, planes in self._tensors("").items():
+            bits = np.unpackbits(planes, axis=1, count=int(np.prod(self.shapes[name])))
+            pruned_in = (
+                bits.astype(np.uint8) << np.arange(len(planes), dtype=np.uint8)[:, None]
+            ).sum(0)
+            mask[name] = ((pruned_in == 0) | (pruned_in > order)).reshape(self.shapes[name])
+        return mask
+
+    def told(self, round: int) -> dict:
+        """What the file tells of a round."""
+        return next(each for each in self.rounds if each["round"] == round)
+
+    def initial_weights(self) -> dict[str, np.ndarray]:
+        """The dense network's initial parameters that the file carries; {} where it carries
+        none."""
+        return self._tensors("initial/") if self.carries_weights else {}
+
+    def _tensors(self, prefix: str) -> dict[str, np.ndarray]:
+        try:
+            with safe_open(self.path, "numpy") as file:
+                return {
+                    name.removeprefix(prefix): file.get_tensor(name)
+                    for name in [*file.keys()]
+                    if name.startswith("initial/") == bool(prefix)
+                }
+        except (SafetensorError, OSError) as error:
+            raise _unusable(self.path, error) from error
+
+
+def folder() -> Path | None:
+    """Where the committed tickets are: beside the committed tables."""
+    where = results_folder()
+    return where and where.parent / "tickets"
+
+
+def chains() -> dict[str, tuple[Chain, int]]:
+    """Of each training of a winning ticket that a file tells of: the file and the round, by the
+    training's key."""
+    where = folder()
+    paths = sorted(where.glob("*.safetensors")) if where else []
+    return _chains(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=4)
+def _chains(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Chain, int]]:
+    found: dict[str, tuple[Chain, int]] = {}
+    for chain in (_chain(path) for path, _ in files):
+        found |= {each["key"]: (chain, each["round"]) for each in chain.rounds}
+    return found
+
+
+def _chain(path: Path) -> Chain:
+    try:
+        with safe_open(path, "numpy") as file:
+            told, names = file.metadata() or {}, set(file.keys())
+        if told.get("format") != FORMAT:
+            raise ValueError("it has no ticket of this book")
+        shapes, data_, rounds = (json.loads(told[name]) for name in ("shapes", "data", "rounds"))
+        chain = Chain(
+            path,
+            shapes,
+            data_,
+            told["initial"],
+            rounds,
+            any(name.startswith("initial/") for name in names),
+        )
+        if not set(chain.shapes) <= names:
+            raise ValueError(f"it lacks {', '.join(sorted(set(chain.shapes) - names))}")
+        return chain
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> LotteryError:
+    why = " ".join(str(error).split())[:100]
+    return LotteryError(
+        f"{path} cannot be read as a ticket file ({why}): restore it with git, or delete it and "
+        "train its tickets"
+    )
+
+
+def given(node: Node) -> bool:
+    """Whether a committed file has the mask of a node."""
+    return (
+        bool(node.parent) and node.control != "continued training" and node.ticket.key in chains()
+    )
+
+
+def ancestry(node: Node) -> Ancestry:
+    """What a node is made from, out of a committed file; raises LotteryError where its data are not
+    those at hand."""
+    chain, round = chains()[node.ticket.key]
+    here = data.digest_at_hand(node.recipe.data)
+    if here and here != chain.data["digest"]:
+        raise LotteryError(
+            f"the mask of {node.key} was found on {chain.data['said']} ({chain.data['digest']}), "
+            "and the data at hand are "
+            f"{data.said(node.recipe.data)} ({here}): the two are never mixed. "
+            "Set LOTTERY_RESULTS to nothing to train its tickets on these data, or LOTTERY_DATA to "
+            "those"
+        )
+    parents = {other.key: chain.told(round)["parents"][other.key] for other in parents_of(node)}
+    origin = (
+        {f"initial/{name}": value for name, value in chain.initial_weights().items()}
+        if node.origin
+        else None
+    )
+    return Ancestry(
+        origin=origin or None,
+        pruned={name: np.packbits(mask) for name, mask in chain.mask(round).items()},
+        parents=parents,
+        initial=chain.initial,
+    )
+
+
+def load_ticket(
+    network: str,
+    trial: int = 0,
+    round: int = 0,
+    strategy: str = "iterative",
+    scale: str | None = None,
+):
+    """A ticket of this book, to train with code of your own.
+
+    Parameters
+    ----------
+    network : "lenet" | "conv2" | "conv4" | "conv6" | "resnet18" | "vgg19"
+    trial : which initialisation, from 0
+    round : how often it was pruned; 0 is the dense network
+    strategy : "iterative" | "one-shot" | "continued"
+    scale : at which it was found, "laptop" | "paper"; None takes the best that is committed
+
+    Returns
+    -------
+    lottery_nb.core.tickets.Ticket
+        `mask`, {"fc1.weight": bool tensor (300, 784), ...}, and `weights`, the initial weights
+        under that mask, a state dict of the plain PyTorch network with these names,
+        {"fc1.weight": float tensor (300, 784), "fc1.bias": (300,), ...}.
+
+    Raises ------ LotteryError For a ticket that is not committed, and where this processor draws
+    other initial weights than the ticket's.
+
+    Examples
+    --------
+    >>> ticket = load_ticket("lenet", trial=0, round=7)
+    >>> ticket.mask["fc1.weight"].shape
+    torch.Size([300, 784])
+    """
+    import torch
+
+    from ..core import tickets
+    from ..core.tickets import Ticket
+
+    there = chains()
+    nodes = [
+        _node(network, trial, round, strategy, each)
+        for each in ([scale] if scale else reversed(SCALES))
+    ]
+    node = next((each for each in nodes if each.key in there), None)
+    if node is None:
+        known = _known(network, there) or "none of it"
+        raise LotteryError(
+            f"no ticket of {network}, {strategy}, trial {trial}, round {round} is committed; "
+            f"there are {known}"
+        )
+    chain, _ = there[node.key]
+    shapes = {layer.weight: list(layer.shape) for layer in node.recipe.layers}
+    if chain.shapes != shapes:
+        raise _unusable(chain.path, ValueError(f"its layers are not those of {network}"))
+    mask = {name: torch.from_numpy(each) for name, each in chain.mask(round).items()}
+    if tickets.fingerprint(mask) != chain.told(round)["mask"]:
+        raise _unusable(chain.path, ValueError("a mask does not match its digest"))
+    carried = {name: torch.from_numpy(value) for name, value in chain.initial_weights().items()}
+    began = carried or tickets.dense_weights(node)
+    tickets.check_initial(began, chain.initial)
+    weights = {k: value * mask[k] if k in mask else value for k, value in began.items()}
+    return Ticket(mask, weights, ("order", "taken home"))
+
+
+def _node(network: str, trial: int, round: int, strategy: str, scale: str) -> Node:
+    """The winning ticket of a network of the paper at a scale; raises LotteryError for what is
+    none."""
+    if network not in RECIPES:
+        raise LotteryError(f"there is no network {network!r}: choose {', '.join(RECIPES)}")
+    if strategy not in STRATEGIES:
+        raise LotteryError(f"there is no strategy {strategy!r}: choose {', '.join(STRATEGIES)}")
+    check_scale(scale)
+    for name, value in (("trial", trial), ("round", round)):
+        if not isinstance(value, int) or value < 0:
+            raise LotteryError(f"{name} is {value!r}: a whole number of 0 or more is needed")
+    return Line(RECIPES[network], strategy).node(RECIPES[network].at(scale), trial, round)
+
+
+def _known(network: str, there: dict) -> str:
+    """Which tickets of a network's own recipe are committed, in words."""
+    said = []
+    for scale in SCALES:
+        for strategy in STRATEGIES:
+            rounds = {
+                t: [r for r in range(61) if _node(network, t, r, strategy, scale).key in there]
+                for t in range(10)
+            }
+            rounds = {t: found for t, found in rounds.items() if len(found) > 1}
+            if rounds:
+                trials = ", ".join(map(str, rounds))
+                found = ", ".join(map(str, sorted(set().union(*rounds.values()))))
+                said.append(f"at {scale} scale, {strategy}: trials {trials}, rounds {found}")
+    return "; ".join(said)
+
+
+def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> list[str]:
+    """Write the masks of the winning tickets that plans stand on, as far as the store has them,
+    into the committed tickets; what was done, in lines. A file that has more rounds than the store
+    stays as it is."""
+    where, store = folder(), Store()
+    if where is None:
+        raise LotteryError(
+            "LOTTERY_RESULTS is empty: unset it, or name the folder of tables beside which the "
+            "tickets go"
+        )
+    wanted = with_ancestors(requests_of(plans.values(), scale, trials))
+    nodes: dict[tuple, dict[int, Node]] = {}
+    for node in (request.node for request in wanted.values()):
+        if node.control == "winning ticket" and node.key in store:
+            nodes.setdefault((node.recipe, node.strategy, node.trial), {})[node.round] = node
+    said = []
+    for (recipe, strategy, trial), rounds in nodes.items():
+        if strategy == "iterative" and len(rounds) == 1:
+            continue  # a dense network alone has no mask to take along
+        said.append(
+            _write(where, store, recipe, strategy, trial, scale, dict(sorted(rounds.items())))
+        )
+    if not said:
+        names = " ".join(plans)
+        raise LotteryError(
+            f"{names}: the store {store.folder} has no tickets of it at {scale} scale: python -m "
+            f"lottery_nb run {names} --scale {scale}"
+        )
+    return said
+
+
+def _write(
+    where: Path,
+    store: Store,
+    recipe: Recipe,
+    strategy: str,
+    trial: int,
+    scale: str,
+    rounds: dict[int, Node],
+) -> str:
+    first = next(iter(rounds.values()))
+    which = first.dense.key.rpartition("-")[2][:8]
+    name = f"{recipe.network}-{scale}-{strategy}-t{trial}-{which}.safetensors"
+    path = where / name
+    if path.exists() and set(rounds) <= {each["round"] for each in _chain(path).rounds}:
+        return f"{path}: has all rounds"
+    records = {round: store.needed_record(node.key) for round, node in rounds.items()}
+    dense, origin = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
+    shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}
+    tensors = {}
+    for layer, shape in shapes.items():
+        pruned_in, alive = (
+            np.zeros(int(np.prod(shape)), np.uint8),
+            np.ones(int(np.prod(shape)), bool),
+        )
+        for order, node in enumerate(rounds.values(), 1):
+            mask = np.unpackbits(
+                store.needed_arrays(node.key)[f"mask/{layer}"], count=len(alive)
+            ).astype(bool)
+            if (mask & ~alive).any():
+                raise LotteryError(
+                    f"{node.key}: its mask is not within that of the round before; run store verify"
+                )
+            pruned_in[alive & ~mask], alive = order, mask
+        planes = max(int(len(rounds)).bit_length(), 1)
+        tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
+    if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
+        tensors |= {name: value for name, value in origin.items() if name.startswith("initial/")}
+    told = [
+        {
+            "round": round,
+            "key": record["key"],
+            "mask": record["mask"],
+            "weights": record["weights"],
+            "parents": record["made_of"]["parents"],
+        }
+        for round, record in records.items()
+    ]
+    metadata = {
+        "format": FORMAT,
+        "network": recipe.network,
+        "scale": scale,
+        "strategy": strategy,
+        "trial": str(trial),
+        "recipe": json.dumps(recipe.identity),
+        "shapes": json.dumps(shapes),
+        "data": json.dumps(dense["made_of"]["data"]),
+        "initial": dense["initial"],
+        "rounds": json.dumps(told),
+    }
+    where.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    save_file(tensors, draft, metadata)
+    draft.replace(path)
+    return f"{path}: rounds {', '.join(map(str, rounds))}, {path.stat().st_size / 1000:,.0f} kB"

@@ -1,0 +1,214 @@
+"""The book: every notebook executed at its best committed scale, the pages' tables and pictures
+written beside them, all compiled by Jupyter Book."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from ..analysis import distances, paper, results, tables
+from ..core.errors import LotteryError
+from ..core.scales import SCALES
+from ..runs.store import ROOT, results_folder
+from . import pages, progress
+from .notebooks import FOLDER, Notebook, environment, execute, figures, named, studies
+
+PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
+PACKAGE = ROOT / "lottery_nb"
+
+
+def build() -> Path:
+    """Execute every notebook at its best committed scale (smoke where none is), and compile the
+    book.
+
+    A page made of the same notebook, code and tables as before is kept. Nothing is trained but at
+    smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
+    """
+    PAGES.mkdir(parents=True, exist_ok=True)
+    paths = [notebook.path for notebook in [*figures(), *studies()]]
+    a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
+        try:
+            list(workers.map(_make_page, paths))
+        except BaseException:
+            workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
+            raise
+    execute(Notebook(FOLDER / "playground.ipynb"), {}, PAGES / "playground.ipynb")
+    _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
+    _draw_pictures()
+    for name, markdown in _included().items():
+        (PAGES / f"{name}.md").write_text(markdown)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise LotteryError(
+            "the book has warnings, listed above; the pages of the last good build may be mixed "
+            "with new ones"
+        )
+    return ROOT / "_build" / "html" / "index.html"
+
+
+def _included() -> dict[str, str]:
+    """What the prose pages include, as Markdown by name."""
+    sheets, drawn, left = progress.judged(), progress.real_tables(), progress.remaining()
+    compared = {
+        figure: distances.points(figure.name, figure.plan, table)
+        for figure, table in drawn.items()
+        if paper.plots(figure.name)
+    }
+    return {
+        "gallery": pages.gallery(sheets, PAGES),
+        "totals": pages.totals(sheets),
+        "scoreboard": pages.scoreboard(sheets),
+        "disagreements": pages.disagreements(sheets),
+        "coverage": pages.coverage(drawn, left),
+        "differences": pages.differences(compared),
+        "sharing": pages.sharing_table({scale: progress.sharing(scale) for scale in SCALES}),
+        "remaining": pages.remaining_table(left),
+        "workers": pages.workers_table(progress.simulated()),
+    }
+
+
+def _make_page(path: Path) -> None:
+    """Execute a notebook for the book, unless its page is made of what it would be made of now."""
+    notebook = Notebook(path)
+    scale = tables.BEST if notebook.committed_scale else "smoke"
+    page, stamp = PAGES / f"{notebook.name}.ipynb", PAGES / f"{notebook.name}.stamp"
+    made_of = _made_of(notebook, scale)
+    if page.exists() and stamp.exists() and stamp.read_text() == made_of:
+        return
+    print(f"{notebook.name} at {notebook.committed_scale or scale} scale", flush=True)
+    stamp.unlink(missing_ok=True)
+    with _sources(notebook):
+        execute(notebook, {"scale": scale}, page)
+    _offer(notebook, scale, page)
+    stamp.write_text(made_of)
+
+
+def _sources(notebook: Notebook):
+    """An environment in which a slider is drawn from committed tables alone; a notebook without
+    them is rehearsed."""
+    return environment(LOTTERY_MISSING="skip" if notebook.committed_scale else "train")
+
+
+def _made_of(notebook: Notebook, scale: str) -> str:
+    """A digest of all that a notebook's page is made of."""
+    networks = {line.recipe.network for line in notebook.plan.values()}
+    where = results_folder() or PAGES
+    files = [notebook.path, ROOT / "book" / "claims.yml", ROOT / "book" / "paper_curves.csv"]
+    files += sorted(PACKAGE.rglob("*.py"))
+    files += sorted(path for name in networks for path in where.glob(f"{name}-*.parquet"))
+    digest = hashlib.sha256(scale.encode())
+    for path in files:
+        digest.update(path.read_bytes() if path.exists() else b"none")
+    return digest.hexdigest()
+
+
+def _offer(notebook: Notebook, scale: str, page: Path) -> None:
+    """Put a notebook's picture and numbers beside its page, to download, and name them at the
+    page's end.
+
+    Its cells are run once more, in this process: as PNG for slides and the gallery, SVG for print,
+    CSV for a table of one's own.
+    """
+    import matplotlib
+
+    backend = matplotlib.get_backend()
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    code = [f"scale, trials = {scale!r}, None"]
+    code += [notebook.source(tag) for tag in ("imports", "plan", "run")]
+    code += [notebook.source("picture").partition("plt.show()")[0]]
+    values: dict = {}
+    with _sources(notebook), redirect_stdout(None), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+        exec(compile("\n".join(code), str(notebook.path), "exec"), values)
+    offered = ["csv"]
+    numbers = values["table"].drop(columns=[*results.PROVENANCE], errors="ignore")
+    numbers.to_csv(PAGES / f"{notebook.name}.csv", index=False)
+    if plt.get_fignums():
+        picture = plt.figure(plt.get_fignums()[0])
+        picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
+        picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
+        picture.savefig(PAGES / f"{notebook.name}-small.png", dpi=50)
+        offered = ["png", "svg", "csv"]
+    plt.close("all")
+    matplotlib.use(backend)
+    links = [f"{{download}}`{kind.upper()} <{notebook.name}.{kind}>`" for kind in offered]
+    links += [f"{{download}}`this notebook as it was run <{notebook.name}.ipynb>`"]
+    command = (
+        f"python -m lottery_nb run {notebook.name} --scale {notebook.committed_scale or scale}"
+    )
+    again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
+    _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
+
+
+def _append(page: Path, markdown: str) -> None:
+    """Add a last cell to an executed notebook."""
+    import nbformat
+
+    notebook = nbformat.read(page, as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
+    nbformat.write(notebook, page)
+
+
+def _draw_pictures() -> None:
+    """The pictures of prose pages."""
+    from . import plots
+
+    how_long = plots.workers(progress.simulated()["hours"])
+    how_long.savefig(PAGES / "workers.svg", metadata={"Date": None})
+    _first_picture()
+    _hypothesis()
+
+
+def _first_picture() -> None:
+    """The intro's picture: Figure 4's iterative lines, two panels."""
+    from . import plots
+
+    [figure] = named(["fig04"])
+    scale = tables.BEST if figure.committed_scale else "smoke"
+    lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
+    with _sources(figure), redirect_stdout(None):
+        table = tables.run(lines, scale=scale, figure=figure.name)
+    picture, axes = plots.panels(1, 2)
+    plots.early_stop_vs_density(table, axes[0], paper=figure.name)
+    plots.accuracy_vs_density(table, axes[1], paper=figure.name)
+    plots.legend(picture, axes)
+    picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+
+
+def _hypothesis() -> None:
+    """The intro's five pictures of what the hypothesis says: a drawing, nothing is trained for
+    it."""
+    import matplotlib.pyplot as plt
+
+    from . import plots
+
+    draw = np.random.default_rng(4)
+    shapes = ((5, 4), (5, 5), (3, 5))
+    initial, moves, fresh = (
+        [draw.uniform(0.1, 0.8, shape) * draw.choice((-1, 1), shape) for shape in shapes]
+        for _ in range(3)
+    )
+    trained = [0.6 * weights + 0.5 * move for weights, move in zip(initial, moves)]
+    masks = [abs(weights) >= np.quantile(abs(weights), 0.6) for weights in trained]
+    pictures = {
+        "drawn": initial,
+        "trained": trained,
+        "pruned": [weights * mask for weights, mask in zip(trained, masks)],
+        "reset": [weights * mask for weights, mask in zip(initial, masks)],
+        "reinitialised": [weights * mask for weights, mask in zip(fresh, masks)],
+    }
+    for name, weights in pictures.items():
+        picture = plots.network(weights)
+        picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
+        plt.close(picture)

@@ -1,0 +1,261 @@
+"""The notebooks: found by their names, asked for their plans, executed by papermill.
+
+A figure's notebook is `notebooks/figNN_<topic>.ipynb`, a study's
+`notebooks/study_<question>.ipynb`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..analysis import results
+from ..core.errors import LotteryError
+from ..core.recipes import lenet
+from ..core.scales import SCALES
+from ..runs.plans import Plan, Request, requests_of
+from ..runs.store import ROOT
+
+FOLDER = ROOT / "notebooks"
+TAGS = ("parameters", "imports", "plan", "run", "picture")  # of the cells that every notebook has
+
+# Every round of Lenet with its learning curves: what `rounds_of_lenet` slides over.
+ROUNDS: Plan = {
+    "winning ticket": lenet.iterative().with_curves().distribution("map of connections", "fc1"),
+    "random reinit": lenet.iterative().reinitialised().with_curves(),
+}
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook that trains a plan and draws it: a figure's, or a study's."""
+
+    path: Path
+
+    @property
+    def is_figure(self) -> bool:
+        return self.path.name.startswith("fig")
+
+    @property
+    def name(self) -> str:
+        """Such as "fig04" or "study_pixels"."""
+        return self.path.name[:5] if self.is_figure else self.path.stem
+
+    @property
+    def number(self) -> int:
+        """The number of a figure."""
+        return int(self.path.name[3:5])
+
+    @cached_property
+    def cells(self) -> list[dict]:
+        """Its cells, each with "source" as one text and "metadata". Read without nbformat, whose
+        import takes a second."""
+        try:
+            cells = json.loads(self.path.read_text())["cells"]
+            return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+        except (ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split())[:100]
+            raise LotteryError(f"{self.path} is no notebook ({why})") from error
+
+    def source(self, tag: str) -> str:
+        """The code of its cells with a tag; raises LotteryError where there are none."""
+        found = [c["source"] for c in self.cells if tag in c["metadata"].get("tags", ())]
+        if not found:
+            raise LotteryError(
+                f"{self.path} has no cell tagged {tag}: every notebook here has cells tagged "
+                f"{', '.join(TAGS)}; give the cell that tag in JupyterLab's property inspector"
+            )
+        return "\n".join(found)
+
+    def values(self, *tags: str) -> dict:
+        """What its cells with these tags define, run in this process without a kernel."""
+        code = "\n".join(self.source(tag) for tag in tags)
+        values: dict = {}
+        try:
+            exec(compile(code, str(self.path), "exec"), values)
+        except LotteryError:
+            raise
+        except Exception as error:  # whatever a cell may raise
+            said = f"{type(error).__name__}: {error}"
+            raise LotteryError(
+                f"{self.path}: its cells tagged {', '.join(tags)} fail: {said}"
+            ) from error
+        return values
+
+    @cached_property
+    def title(self) -> str:
+        """Such as "Figure 4: one-shot and iterative pruning"."""
+        lines = self.cells[0]["source"].splitlines() if self.cells else ()
+        title = next((line for line in lines if line.startswith("# ")), None)
+        if title is None:
+            raise LotteryError(
+                f"{self.path} has no title: its first cell has a line such as "
+                "# Figure 4: one-shot and iterative pruning"
+            )
+        return title[2:]
+
+    @cached_property
+    def alt(self) -> str:
+        """The picture in words."""
+        described = (c["metadata"]["mystnb"] for c in self.cells if "mystnb" in c["metadata"])
+        return next((each["image"]["alt"] for each in described), "")
+
+    @cached_property
+    def parameters(self) -> dict:
+        """Its papermill parameters and their defaults."""
+        values = self.values("parameters")
+        return {name: value for name, value in values.items() if not name.startswith("__")}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan as its own cells write it, without a kernel; {} for one that trains nothing."""
+        return self.values("imports", "plan").get("plan", {})
+
+    @property
+    def all_lines(self) -> Plan:
+        """Its plan with what its slider shows besides."""
+        slider = ROUNDS if any("rounds_of_lenet(" in c["source"] for c in self.cells) else {}
+        return self.plan | {f"slider: {label}": line for label, line in slider.items()}
+
+    @property
+    def committed_scale(self) -> str | None:
+        """The scale that its lines are shown at, of several the least; None where nothing is
+        committed. One that trains nothing is as good as the paper's."""
+        if not self.plan:
+            return "paper"
+        return min(self.scales.values(), key=list(SCALES).index) if self.scales else None
+
+    @property
+    def scales(self) -> dict[str, str]:
+        """The scale that each line is shown at, of those that are committed at any."""
+        held = results.committed()
+        found = {label: held.best_scale(line) for label, line in self.plan.items()}
+        return {label: scale for label, scale in found.items() if scale}
+
+    def requests(self, scale: str, trials: int | None = None) -> dict[str, Request]:
+        """What it trains at a scale, by key; of its slider one trial."""
+        requests = requests_of([self.plan], scale, trials)
+        slider = {k: line for k, line in self.all_lines.items() if k not in self.plan}
+        for key, request in requests_of([slider], scale, 1).items():
+            requests[key] = request.also(requests.get(key))
+        return requests
+
+    def check_parameters(self, parameters: dict) -> None:
+        """Papermill only warns of a parameter that a notebook does not have; we stop."""
+        unknown = sorted(set(parameters) - set(self.parameters)) if parameters else []
+        if unknown:
+            raise LotteryError(
+                f"{self.path.name} has no parameter {', '.join(unknown)}: its parameters are "
+                f"{', '.join(self.parameters)}"
+            )
+
+
+def figures() -> list[Notebook]:
+    """The notebooks of figures, by number."""
+    return _found("fig[0-9][0-9]_*.ipynb")
+
+
+def studies() -> list[Notebook]:
+    """The notebooks of studies, by name."""
+    return _found("study_*.ipynb")
+
+
+def _found(pattern: str) -> list[Notebook]:
+    return [_notebook(path, path.stat().st_mtime_ns) for path in sorted(FOLDER.glob(pattern))]
+
+
+@cache
+def _notebook(path: Path, changed: int) -> Notebook:
+    """One object a notebook, so that its cells run once, while the file stays as it is."""
+    return Notebook(path)
+
+
+def named(names: list[str]) -> list[Notebook]:
+    """The notebooks of names ("fig04", "4", "study_pixels", or "all" figures); raises LotteryError
+    for a name without one."""
+    found = {notebook.name: notebook for notebook in [*figures(), *studies()]}
+    if "all" in names:
+        names = [*(figure.name for figure in figures()), *(n for n in names if n != "all")]
+    asked = [f"fig{int(name):02d}" if name.isdigit() else name for name in names]
+    if unknown := [name for name in asked if name not in found]:
+        raise LotteryError(
+            f"there is no notebook of {', '.join(unknown)}: choose {', '.join(found)} or all"
+        )
+    return [found[name] for name in dict.fromkeys(asked)]
+
+
+def all_plans() -> list[Plan]:
+    """The plans of all figures and studies, what their sliders show included."""
+    return [notebook.all_lines for notebook in [*figures(), *studies()]]
+
+
+def execute(notebook: Notebook, parameters: dict, to: Path) -> None:
+    """Run a notebook; the result replaces `to` only if every cell ran."""
+    import nbformat
+    import papermill
+    from traitlets.config import Config
+
+    notebook.check_parameters(parameters)
+    config = {
+        "KernelManager": {"transport_encryption": "auto"},  # else kernels warn of plain loopback
+        "PapermillNotebookClient": {
+            "extra_arguments": ["--log-level=CRITICAL"]
+        },  # and of their end
+    }
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / to.name
+        try:
+            papermill.execute_notebook(
+                str(notebook.path),
+                str(draft),
+                parameters,
+                cwd=folder,
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                config=Config(config),
+            )
+        except papermill.PapermillExecutionError as error:
+            raise LotteryError(
+                f"{notebook.path.name} failed in cell {error.exec_count}: {error.ename}: "
+                f"{error.evalue}"
+            ) from error
+        executed = nbformat.read(draft, as_version=4)
+    _tidy(executed)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_suffix(".draft")
+    nbformat.write(executed, draft)
+    draft.replace(to)
+
+
+def _tidy(notebook) -> None:
+    """Drop what differs from run to run, and what a page should not show."""
+    for key in ("papermill", "widgets"):  # live widgets' state would have a page ask another host
+        notebook.metadata.pop(key, None)
+    for number, cell in enumerate(notebook.cells):
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.metadata.tags.append("remove-cell")
+            cell.id = f"injected-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables for the notebooks' kernels, put back afterwards."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

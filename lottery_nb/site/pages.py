@@ -1,0 +1,242 @@
+"""What the prose pages include, as Markdown: lists and tables made of judged claims, committed
+tables and measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..analysis import claims, distances, results
+from ..analysis.comparison import quantity
+
+if TYPE_CHECKING:
+    from .notebooks import Notebook
+
+SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
+
+
+def launch(repository: str | None) -> str:
+    """How to run the playground live, as Markdown. repository: "owner/name" on GitHub, where the
+    book is built from one."""
+    here = "## Run it live\n\nOn your own machine: `make lab`, then `playground.ipynb`."
+    if not repository:
+        return here
+    binder = (
+        f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/playground.ipynb"
+    )
+    colab = f"https://colab.research.google.com/github/{repository}/blob/HEAD/binder/colab.ipynb"
+    return (
+        f"{here} In the browser: [Binder]({binder}), which takes minutes to start, or "
+        f"[Colab]({colab}), which asks for `https://github.com/{repository}`."
+    )
+
+
+def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
+    """A card for every figure, picture and verdicts, as MyST; pictures: the folder where they are,
+    if they are."""
+    cards = []
+    for figure, sheet in sheets.items():
+        counts = sheet.verdict.value_counts()
+        said = " ".join(
+            f"{mark} {counts[verdict]}"
+            for verdict, mark in claims.VERDICTS.items()
+            if verdict in counts
+        )
+        options = [f":link: {figure.name}", ":link-type: ref"]
+        if (pictures / f"{figure.name}-small.png").exists():
+            options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
+        cards.append(
+            "\n".join(
+                [
+                    f":::{{grid-item-card}} {figure.title}",
+                    *options,
+                    "",
+                    f"{figure.committed_scale or 'rehearsal'} · {said}",
+                    ":::",
+                ]
+            )
+        )
+    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+
+
+def coverage(
+    tables: dict[Notebook, pd.DataFrame],
+    remaining: dict[Notebook, tuple[int, int, dict[str, float]]],
+) -> str:
+    """How far the book is trained, in two sentences; tables: of the figures that are committed at
+    more than smoke scale; remaining: of `progress.remaining`."""
+    parts = [figure for figure in tables if remaining[figure][2]]
+    rehearsed = [figure for figure in remaining if figure.plan and figure not in tables]
+    nodes = results.committed().trainings
+    named = ", ".join(map(_linked, parts))
+    rest = f", {len(rehearsed)} only rehearsed," if rehearsed else ""
+    return (
+        f"Of the {len(remaining)} figures {len(tables)} are trained on the real data, {len(parts)} "
+        f"of them in part ({named}){rest} "
+        f"and one needs no training. Behind them stand {len(nodes):,} different trainings, "
+        f"{nodes.seconds.sum() / 3600:.0f} hours "
+        "of one or two processor threads.\n"
+    )
+
+
+def remaining_table(remaining: dict[Notebook, tuple[int, int, dict[str, float]]]) -> str:
+    """What is still to train of the figures that are not complete, as a Markdown table; remaining:
+    of `progress.remaining`."""
+    said = [
+        "| figure | scale | trained | wanted | hours missing |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    shared: dict[str, float] = {}
+    for figure, (done, wanted, left) in remaining.items():
+        if left:
+            scale, hours = figure.committed_scale or "laptop", sum(left.values()) / 3600
+            said.append(f"| {_linked(figure)} | {scale} | {done} | {wanted} | {hours:.1f} |")
+            shared |= left
+    said.append(
+        f"| together, each training once | | | {len(shared):,} missing | "
+        f"{sum(shared.values()) / 3600:.1f} |"
+    )
+    return "\n".join([*said, ""])
+
+
+def totals(sheets: dict[Notebook, pd.DataFrame]) -> str:
+    """How many claims have which verdict, as a Markdown table."""
+    counts = pd.concat(sheets.values()).verdict.value_counts()
+    rows = [
+        f"| {mark} {verdict} | {counts.get(verdict, 0)} |"
+        for verdict, mark in claims.VERDICTS.items()
+    ]
+    return "\n".join(["| verdict | claims |", "| --- | ---: |", *rows, ""])
+
+
+def scoreboard(sheets: dict[Notebook, pd.DataFrame]) -> str:
+    """All claims and their verdicts, figure by figure, as Markdown."""
+    lines = [totals(sheets)]
+    for figure, sheet in sheets.items():
+        scale = figure.committed_scale
+        command = f"`python -m lottery_nb run {figure.name} --scale laptop`"
+        said = f"At {scale} scale." if scale else f"No results yet: {command} makes them."
+        lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
+        lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
+    return "\n".join(lines)
+
+
+def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
+    """The claims for which the paper's text and its plot give different numbers, and which of them
+    ours are nearer to, as Markdown."""
+    rows: dict[tuple, str] = {}
+    for figure, sheet in sheets.items():
+        for row in sheet.itertuples():
+            if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
+                claim, tested = row.claim, row.verdict != "not tested at this scale"
+                nearer = (
+                    "the plot"
+                    if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text)
+                    else "the text"
+                    if tested
+                    else "–"
+                )
+                ours = claim.show(row.ours) if tested else "–"
+                rows[figure, claim.text, claim.plot] = (
+                    f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | "
+                    f"{claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
+                )
+    head = [
+        "| figure | claim | text | plot | ours | ours is nearer to |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    return (
+        "\n".join([*head, *rows.values(), ""])
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+        .replace(" pp", "\N{NO-BREAK SPACE}pp")
+    )
+
+
+def differences(compared: dict[Notebook, pd.DataFrame]) -> str:
+    """How far figures' curves lie from the paper's, worst first, as a Markdown table; compared:
+    `distances.points` of each."""
+    rows = []
+    for figure, points in compared.items():
+        for metric, row in distances.summary(points).iterrows():
+            cells = [
+                _linked(figure), quantity(metric), f"{row.points:,.0f}", f"{row.distance:.2f}",
+                _shift(metric, row.difference), figure.committed_scale,
+            ]  # fmt: skip
+            rows.append((row.distance, figure.number, f"| {' | '.join(cells)} |"))
+    head = [
+        "| figure | quantity | points | distance in bands | ours less the paper's | scale |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    return "\n".join([*head, *(row for *_, row in sorted(rows, reverse=True)), ""])
+
+
+def _linked(figure: Notebook) -> str:
+    return f"{{ref}}`{figure.number} <{figure.name}>`"
+
+
+def _shift(metric: str, difference: float) -> str:
+    if "iteration" in metric:
+        said = f"{difference:+,.0f} iterations"
+    elif "loss" in metric:
+        said = f"{difference:+.3f}"
+    else:
+        said = f"{100 * difference:+.2f} pp"
+    return said.replace("-", "\N{MINUS SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def sharing_table(counts: dict[str, tuple[int, int]]) -> str:
+    """How many trainings the figures ask for and how many are distinct, {scale: both}, as a
+    Markdown table."""
+    rows = [
+        f"| `{scale}` | {asked:,} | {distinct:,} |" for scale, (asked, distinct) in counts.items()
+    ]
+    return "\n".join(
+        [
+            "| scale | trainings that the figures ask for | distinct |",
+            "| --- | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def workers_table(simulated: dict) -> str:
+    """How long the paper's scale takes on so many workers, and of what that is made, as two
+    Markdown tables.
+
+    simulated: as `bench.cluster` returns it.
+    """
+    rows = [
+        f"| networks | trainings |{''.join(f' on {count:,} |' for count in SHOWN)} longest chain |",
+        f"| --- | ---: |{' ---: |' * (len(SHOWN) + 1)}",
+    ]
+    for name, hours in simulated["hours"].items():
+        times = [_duration(hours["on"][str(count)]) for count in SHOWN]
+        rows.append(
+            f"| {name} | {hours['trainings']:,} | {' | '.join(times)} | "
+            f"{_duration(hours['chain'])} |"
+        )
+    machine, iteration = simulated["machine"], simulated["iteration"]
+    on = f"{machine['device']}, Python {machine['python']}, torch {machine['torch']}"
+    rows += [
+        "",
+        "Milliseconds of an iteration, its share of validation included, measured on one worker "
+        f"({on}):",
+        "",
+        "| network | ms |",
+        "| --- | ---: |",
+    ]
+    rows += [
+        f"| {network} | {1000 * seconds:,.{2 * (seconds < 0.01)}f} |"
+        for network, seconds in iteration.items()
+    ]
+    return "\n".join([*rows, ""])
+
+
+def _duration(hours: float) -> str:
+    for unit, size in (("years", 24 * 365), ("days", 24), ("hours", 1)):
+        if hours >= 2 * size:
+            return f"{hours / size:,.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{60 * hours:,.0f}\N{NO-BREAK SPACE}minutes"

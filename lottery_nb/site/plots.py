@@ -1,0 +1,690 @@
+"""Figures in one style: our runs in front (mean, with bars or a band from minimum to maximum over
+trials), the paper's own curve behind them, thin and pale in the same colour. Lines differ in
+colour, marker and dash.
+
+Everything takes the tidy table of `plans.run`. Densities are drawn as percentages, accuracies too.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from ..analysis import paper as papers
+
+# Okabe and Ito's colours, told apart by colour-blind readers; in the order of the paper's blue,
+# orange, green, red.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), "-", (0, (5, 1.5)), "-", "-", "-", "-")
+TICKS = (100, 41, 17, 7, 2.9, 1.2, 0.5, 0.2)  # percent: every fourth round of Lenet
+LABELS = {
+    "early_stop_iteration": "Early-stop iteration (thousands)",
+    "early_stop_iteration_test": "Early-stop iteration by test loss (thousands)",
+    "test_accuracy_at_early_stop_test": "Test accuracy there (%)",
+    "val_accuracy_at_early_stop": "Validation accuracy at early stop (%)",
+    "test_accuracy_at_early_stop": "Test accuracy at early stop (%)",
+    "train_accuracy_at_early_stop": "Training accuracy at early stop (%)",
+    "test_accuracy_at_end": "Test accuracy at the end (%)",
+    "train_accuracy_at_end": "Training accuracy at the end (%)",
+    "test_accuracy": "Test accuracy (%)",
+    "val_accuracy": "Validation accuracy (%)",
+    "val_loss": "Validation loss",
+    "initial": "Initial weight",
+    "movement": "Distance moved in training",
+    "growth": "Growth in magnitude in training",
+    "incoming": "Share of a unit's inputs that survive",
+    "outgoing": "Share of a unit's outputs that survive",
+}
+SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
+DIVERGED = "a trial diverged"
+UNTRAINED = "not trained at this scale yet"
+# Percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
+LEARNED = 20
+BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
+STYLE = {
+    "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9,
+    "axes.titlesize": 9, "axes.titlelocation": "left", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "lines.linewidth": 1.6, "lines.markersize": 4, "legend.frameon": False,
+    "svg.hashsalt": "lottery",
+}  # fmt: skip
+
+
+def panels(rows: int, columns: int, height: float = 2.7) -> tuple[Figure, list[Axes]]:
+    """A figure in the book's style and its axes, row by row; height: of a panel, in inches."""
+    plt.rcParams.update(STYLE)
+    if "inline" in plt.get_backend():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None})
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.7 * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    return figure, list(axes.flat)
+
+
+def early_stop_vs_density(
+    table: pd.DataFrame, ax: Axes, metric: str = "early_stop_iteration", **how
+) -> None:
+    """The iteration of the smallest validation loss over density; see `metric_vs_density`."""
+    metric_vs_density(table, ax, metric, **how)
+
+
+def accuracy_vs_density(
+    table: pd.DataFrame, ax: Axes, metric: str = "test_accuracy_at_early_stop", **how
+) -> None:
+    """An accuracy over density; see `metric_vs_density`."""
+    metric_vs_density(table, ax, metric, **how)
+
+
+def metric_vs_density(
+    table: pd.DataFrame,
+    ax: Axes,
+    metric: str,
+    paper: str | None = None,
+    lines: list[str] | None = None,
+    network: str = "",
+    log: bool = True,
+    ordered: bool = False,
+    paired: bool = False,
+    weights: dict[str, int] | None = None,
+) -> None:
+    """Draw a metric of each line over density, the paper's curves behind.
+
+    metric: of the table; paper: the figure whose curves are drawn, such as "fig04"; lines: only
+    these; network: only lines whose name begins with it, and without it; log: as in most of the
+    paper's figures, else linear; ordered: colours from dark to light, for lines that differ in one
+    number; paired: lines come in twos of one colour, the second dashed; weights: {line: weights of
+    its unpruned network} to draw weights remaining in place of density. Densities fall from left to
+    right. Where a line of ours is not trained, the paper's stands alone. Accuracies are drawn as
+    low as in the paper, or lower where a quarter of one of our lines lies there; networks that
+    learn nothing do not count.
+    """
+    factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
+    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
+    names = [name for name in known if name.startswith(network)]
+    trained = {name for name in table.line if name in names and (not lines or name in lines)}
+    ax.set_title(network.strip() or LABELS.get(metric, metric))
+    theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
+    theirs = theirs[theirs.line.isin(names)]
+    if not trained and theirs.empty:
+        _say(ax, UNTRAINED)
+        return
+    lowest = factor * theirs["min"].min()
+    low = lowest
+    for i, name in enumerate(names):
+        if lines and name not in lines:
+            continue
+        unit = weights[name] / 1000 if weights else 100
+        look = _look(i, len(names), ordered, paired)
+        label = name.removeprefix(network).strip() + _at_scale(table, name)
+        behind = theirs[theirs.line == name].sort_values("density")
+        _behind(
+            ax,
+            behind,
+            unit,
+            factor,
+            look["color"],
+            not ordered,
+            _faint(table),
+            None if name in trained else label,
+        )
+        ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
+        if len(ours):
+            bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
+            drawn = ax.errorbar(
+                unit * ours.density,
+                ours["mean"],
+                bars,
+                label=label,
+                elinewidth=0.8,
+                capsize=1.5,
+                **look,
+            )
+            drawn.trained = [ours.trained.min(), ours.trained.max()]
+            learned = ours["mean"][ours["mean"] > LEARNED]
+            low = (
+                min(low, learned.quantile(0.1), learned.iloc[0])
+                if learned.quantile(0.25) < lowest
+                else low
+            )  # the first is the line's densest
+    if metric.startswith("early_stop_iteration"):
+        _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
+        ax.set_ylim(bottom=0)
+    elif len(theirs) and low - 0.3 > ax.get_ylim()[0]:
+        ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
+    _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
+    _weights_axis(ax) if weights else _density_axis(ax, log)
+    if not trained:
+        ax.annotate(
+            UNTRAINED,
+            (0.5, 0.02),
+            xycoords="axes fraction",
+            ha="center",
+            color="#666666",
+            fontsize="small",
+        )
+
+
+def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
+    """The three panels of the paper's Figures 3 and 11: tickets that learn ever faster, ever more
+    slowly, and beside reinits."""
+    figure, axes = panels(2, 2)
+    tickets = [("winning ticket", r) for r in (0, 3, 7, 12, 15, 18)]
+    reinits = [("random reinit", r) for r in (3, 7)]
+    for ax, shown in zip(axes, (tickets[:3], tickets[:1] + tickets[2:], tickets[:3] + reinits)):
+        curves(table, ax, shown, metric, paper)
+    legend(figure, axes[:3], at=axes[3])
+    return figure
+
+
+def speed_and_accuracy(
+    table: pd.DataFrame, accuracy: str, stop: str = "early_stop_iteration", columns: int = 2, **how
+) -> Figure:
+    """Two panels, when training would stop early and an accuracy, over density, with a legend of so
+    many columns; see `metric_vs_density`."""
+    figure, axes = panels(1, 2)
+    early_stop_vs_density(table, axes[0], stop, **how)
+    accuracy_vs_density(table, axes[1], accuracy, **how)
+    legend(figure, axes, columns=columns)
+    return figure
+
+
+def speed_and_accuracy_by_network(
+    table: pd.DataFrame, accuracy: str, networks: list[str], **how
+) -> Figure:
+    """A row of two panels for each network, its legend beside them; see `speed_and_accuracy`."""
+    figure, axes = panels(len(networks), 2)
+    for network, left, right in zip(networks, axes[::2], axes[1::2]):
+        early_stop_vs_density(table, left, network=network, **how)
+        accuracy_vs_density(table, right, accuracy, network=network, **how)
+        for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
+            ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
+        named = _named([left, right], beside=True)
+        if named["labels"]:
+            right.legend(**named, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, columns: int = 2, **how) -> Figure:
+    """Three panels, an accuracy ("test_accuracy" | "val_accuracy") over density at two iterations
+    before the end and at the end, with a legend of so many columns; see `metric_vs_density`."""
+    figure, axes = panels(2, 2)
+    for ax, moment in zip(axes, ("mark_1", "mark_2", "end")):
+        metric = f"{accuracy}_at_{moment}"
+        accuracy_vs_density(table, ax, metric, **how)
+        reached = table.iteration[table.metric == metric]
+        if len(reached):
+            ax.set_title(f"{LABELS[accuracy]} after {reached.max():,} iterations")
+    legend(figure, axes[:3], at=axes[3])
+    return figure
+
+
+def distributions(
+    table: pd.DataFrame, shown: list[tuple[str | None, int, list[str]]], paper: str | None = None
+) -> Figure:
+    """A panel for each (title, round, lines) in `shown`, and a legend; see `distribution`."""
+    figure, axes = panels((len(shown) + 1) // 2, 2)
+    for ax, (title, r, lines) in zip(axes, shown):
+        distribution(table, ax, lines, r, paper, title)
+    legend(figure, axes[: len(shown)], at=axes[-1] if len(shown) % 2 else None)
+    return figure
+
+
+def distribution(
+    table: pd.DataFrame,
+    ax: Axes,
+    shown: list[str],
+    r: int,
+    paper: str | None = None,
+    title: str | None = None,
+) -> None:
+    """Draw how a quantity is distributed over a layer at round `r`, a line of `shown` each, the
+    paper's curves behind.
+
+    The mean over trials of each bin's probability density, with a band from minimum to maximum.
+    title: a layer, which the names of the lines then begin with; None gives the density of the
+    network.
+    """
+    rows = table[table.line.isin(shown) & (table["round"] == r) & table.x.notna()]
+    if rows.empty:
+        _say(ax, f"round {r}: not at this scale")
+        return
+    heights = []
+    for name, colour in zip(shown, COLOURS):
+        mine = rows[rows.line == name]
+        metric = mine.metric.iloc[0]
+        ours = mine.groupby("x", as_index=False).value.agg(["mean", "min", "max"])
+        filled = ours.index[ours["max"] > 0]
+        ours = ours[max(filled[0] - 1, 0) : filled[-1] + 2]
+        theirs = _papers(table, paper, metric)
+        theirs = theirs[(theirs.line == name) & (theirs["round"] == r)]
+        if len(theirs):
+            ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
+        [drawn] = ax.step(
+            ours.x,
+            ours["mean"],
+            where="mid",
+            color=colour,
+            label=name.split(", ")[-1] + _at_scale(table, name),
+        )
+        drawn.trained = [mine.node.nunique()]
+        ax.fill_between(
+            ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0
+        )
+        heights += [*ours["mean"]]
+    ax.set_xlabel(LABELS[metric.split()[0]])
+    ax.set_ylim(bottom=0)
+    *_, second, highest = sorted(heights)
+    if highest > 2 * second:  # a spike, which would flatten all else
+        ax.set_ylim(top=1.6 * second)
+        ax.annotate(
+            f" up to {highest:.0f}",
+            (ours.x.iloc[0], 1.6 * second),
+            va="top",
+            fontsize=7,
+            color="#666666",
+        )
+    ax.set_title(title or f"{100 * rows.density.iloc[0]:.1f} % of the weights remain")
+
+
+def curves(
+    table: pd.DataFrame,
+    ax: Axes,
+    shown: list[tuple[str, int]],
+    metric: str = "test_accuracy",
+    paper: str | None = None,
+) -> None:
+    """Draw learning curves, one for each (line, round) in `shown`, as mean and band from minimum to
+    maximum.
+
+    A round has one colour in all panels of a figure, solid for tickets and dashed for their
+    reinitialisations.
+    """
+    factor = 1 if metric.endswith("loss") else 100
+    rounds = list(dict.fromkeys(table["round"]))
+    theirs = _papers(table, paper, metric).drop_duplicates(["line", "round", "x"])
+    bends = []
+    for line, r in shown:
+        rows = table[(table.line == line) & (table["round"] == r) & (table.metric == metric)]
+        if rows.empty:
+            continue  # this scale has fewer rounds
+        colour = COLOURS[rounds.index(r) % len(COLOURS)]
+        ours = _spread(rows, "iteration", factor)
+        label = (
+            f"{100 * rows.density.iloc[0]:.1f} %"
+            + (" reinit" if line == "random reinit" else "")
+            + _at_scale(table, line)
+        )
+        their = theirs[
+            (theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())
+        ].sort_values("x")
+        ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
+        [drawn] = ax.plot(
+            ours.iteration / 1000,
+            ours["mean"],
+            color=colour,
+            linestyle=DASHES[1] if line == "random reinit" else "-",
+            label=label,
+        )
+        drawn.trained = [ours.trained.max()]
+        if ours.trained.max() > 1:
+            ax.fill_between(
+                ours.iteration / 1000,
+                ours["min"],
+                ours["max"],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+        bends.append(ours["mean"].iloc[len(ours) // 8])
+    if bends:  # the fall from the untrained network's value is left out
+        ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(
+            bottom=min(bends)
+        )
+    ax.set_xlabel("Iteration (thousands)")
+    ax.set_title(LABELS.get(metric, metric))
+
+
+def against_dense(
+    table: pd.DataFrame,
+    ax: Axes,
+    ticket: str,
+    lines: list[str],
+    r: int,
+    metric: str,
+    theirs: pd.DataFrame,
+) -> None:
+    """Draw the learning curves of `lines` at round `r` beside those of the unpruned network of
+    `ticket`, on axes that are the same for every round; behind them those of `theirs`, the paper's
+    points."""
+    factor = 1 if metric.endswith("loss") else 100
+    table = table[table.line.isin(lines) & (table.metric == metric)]
+    theirs = theirs[theirs.metric == metric].drop_duplicates(["line", "round", "x"])
+    looks = [(ticket, 0, "all weights", "#555555", "-")]
+    looks += [
+        (line, r, table.control[table.line == line].iloc[0], *look)
+        for line, look in zip(lines, zip(COLOURS, DASHES))
+        if r
+    ]
+    for line, round_, label, colour, dash in looks:
+        ours = _spread(
+            table[(table.line == line) & (table["round"] == round_)], "iteration", factor
+        )
+        their = theirs[
+            (theirs.line == line) & (theirs["round"] == round_) & (theirs.x <= ours.iteration.max())
+        ].sort_values("x")
+        if len(their):
+            ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
+        [drawn] = ax.plot(
+            ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label
+        )
+        drawn.trained = [ours.trained.max()]
+        if ours.trained.max() > 1:
+            ax.fill_between(
+                ours.iteration / 1000,
+                ours["min"],
+                ours["max"],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+    late = factor * table.value[table.iteration > table.iteration.max() / 8]
+    margin = 0.05 * (late.max() - late.min())
+    ax.set_ylim(late.min() - margin, late.max() + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set(xlabel="Iteration (thousands)", ylabel=LABELS[metric])
+
+
+def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
+    """Draw which share of the first layer's units each pixel still reaches, mean over trials; rows:
+    of "map of connections"."""
+    share = rows.groupby("x").value.mean().sort_index()
+    side = round(len(share) ** 0.5)
+    picture = ax.imshow(
+        100 * share.to_numpy().reshape(side, side), cmap="viridis", vmin=0, interpolation="none"
+    )
+    ax.set(xticks=[], yticks=[], title="Connections of each pixel")
+    ax.grid(False)
+    ax.figure.colorbar(picture, ax=ax, shrink=0.9, label="to the first layer that survive (%)")
+
+
+def network(weights: list[np.ndarray]) -> Figure:
+    """Draw a small network: a line a weight that is not zero, as wide as the weight is large, in a
+    colour for its sign.
+
+    weights: of each layer, (outputs, inputs), about -1 to 1.
+    """
+    plt.rcParams.update(STYLE)
+    figure, ax = plt.subplots(figsize=(2.2, 1.6), layout="constrained")
+    rows = [weights[0].shape[1], *(len(layer) for layer in weights)]
+    places = [np.linspace(-1, 1, n) * (n - 1) / max(rows) if n > 1 else np.zeros(1) for n in rows]
+    for x, (layer, left, right) in enumerate(zip(weights, places, places[1:])):
+        for (j, i), weight in np.ndenumerate(layer):
+            if weight:
+                colour = COLOURS[0] if weight > 0 else COLOURS[1]
+                ax.plot(
+                    (x, x + 1),
+                    (left[i], right[j]),
+                    color=colour,
+                    linewidth=3 * abs(weight),
+                    solid_capstyle="butt",
+                    zorder=1,
+                )
+    for x, place in enumerate(places):
+        ax.scatter(
+            np.full(len(place), x), place, s=60, color="white", edgecolors="#444444", zorder=2
+        )
+    ax.set_axis_off()
+    return figure
+
+
+def workers(hours: dict[str, dict]) -> Figure:
+    """How long the paper's scale takes over the number of workers; hours: of each line, as
+    `simulation.hours` returns them."""
+    figure, [ax] = panels(1, 1, height=3.4)
+    figure.set_size_inches(6, 3.4)
+    for i, (name, simulated) in enumerate(hours.items()):
+        counts = [int(count) for count in simulated["on"]]
+        ax.plot(
+            counts, list(simulated["on"].values()), label=name, **_look(i, len(hours), False, False)
+        )
+        ax.plot(
+            counts,
+            [simulated["work"] / count for count in counts],
+            **BEHIND | {"color": COLOURS[i]},
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    spans = {"1 hour": 1, "1 day": 24, "1 month": 730, "1 year": 8760, "10 years": 87600}
+    ax.set_yticks(list(spans.values()), list(spans))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("Workers")
+    ax.set_title("Time to train the paper's scale (dotted: work shared evenly)")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
+    """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in
+    place of the axes `at`."""
+    named = _named(axes)
+    if at is None:
+        figure.legend(**named, loc="outside lower center", ncols=columns)
+    else:
+        at.set_axis_off()
+        at.legend(**named, loc="center left")
+
+
+def _named(axes: list[Axes], beside: bool = False) -> dict:
+    """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the
+    networks trained for each of its points (in the title where all lines have as many), those of
+    the paper alone after ours, then what the paper's look like if any is drawn; in short lines
+    beside a panel."""
+    labelled = [
+        (label, handle) for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())
+    ]
+    labelled.sort(key=lambda entry: not hasattr(entry[1], "trained"))
+    entries: dict[str, Artist] = {}
+    trained: dict[str, list[int]] = {}
+    for label, handle in labelled:
+        entries.setdefault(label, handle)
+        trained.setdefault(label, []).extend(getattr(handle, "trained", ()))
+    n = {
+        label: str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        for label, counts in trained.items()
+        if counts
+    }
+    alike = len(set(n.values())) == 1
+    entries = {
+        label if alike or label not in n else f"{label} (n = {n[label]})": handle
+        for label, handle in entries.items()
+    }
+    behind = [
+        line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]
+    ]
+    entries = {
+        label: Line2D([], [], color=handle.get_color(), **BEHIND) if handle in behind else handle
+        for label, handle in entries.items()
+    }
+    if behind:
+        full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
+        banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
+        shaded = "\n(shaded: lowest\nto highest)" if beside else " (shaded: its minimum to maximum)"
+        entries[f"the paper{full}{shaded if banded else ''}"] = Line2D(
+            [], [], color="#777777", **BEHIND
+        )
+    title = (
+        {
+            "title": f"n = {next(iter(n.values()))}",
+            "alignment": "left",
+            "title_fontproperties": {"size": "medium"},
+        }
+        if alike
+        else {}
+    )
+    return {"handles": entries.values(), "labels": entries.keys(), **title}
+
+
+def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:
+    """Mean, min and max of a line's values at each round or iteration, over trials and draws."""
+    grouped = rows.groupby(by, as_index=False).agg(
+        density=("density", "mean"),
+        mean=("value", "mean"),
+        min=("value", "min"),
+        max=("value", "max"),
+        trained=("node", "nunique"),
+    )
+    grouped[["mean", "min", "max"]] *= factor
+    return grouped.sort_values("density", ascending=False) if by == "round" else grouped
+
+
+def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFrame:
+    """The paper's points of a metric; none at smoke scale, whose data are others."""
+    if figure is None or table.attrs["scale"] == "smoke":
+        return pd.DataFrame(columns=["line", "round", "x", "density", "mean", "min", "max"])
+    points = papers.curves(figure)
+    return points[points.metric == metric]
+
+
+def _at_scale(table: pd.DataFrame, line: str) -> str:
+    """What to add to a line's name: its scale, where a figure has lines at several."""
+    scales = dict(zip(table.line, table.scale))
+    return f" ({scales[line]} scale)" if line in scales and len(set(scales.values())) > 1 else ""
+
+
+def _say(ax: Axes, text: str) -> None:
+    """Words in place of a picture."""
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    ax.text(0.5, 0.5, text, ha="center", color="#666666")
+
+
+def _look(i: int, of: int, ordered: bool, paired: bool) -> dict:
+    """Colour, marker and dash of the i-th line of a panel."""
+    if paired:
+        face = {"markerfacecolor": "white", "linestyle": DASHES[1]} if i % 2 else {"linestyle": "-"}
+        return {"color": COLOURS[i // 2 % 8], "marker": MARKERS[i // 2 % 8], **face}
+    if ordered:
+        return {
+            "color": plt.get_cmap("viridis")(0.92 * i / max(of - 1, 1)),
+            "marker": MARKERS[i % 8],
+            "markersize": 3,
+            "linewidth": 1.2,
+        }
+    return {"color": COLOURS[i % 8], "marker": MARKERS[i % 8], "linestyle": DASHES[i % 8]}
+
+
+def _behind(
+    ax: Axes,
+    points: pd.DataFrame,
+    unit: float,
+    factor: float,
+    colour,
+    shaded: bool,
+    faint: float,
+    label: str | None,
+) -> None:
+    if points.empty:
+        return
+    at = unit * points.density
+    if shaded:
+        ax.fill_between(
+            at,
+            factor * points["min"],
+            factor * points["max"],
+            color=colour,
+            alpha=0.13 * faint,
+            linewidth=0,
+            zorder=SHADE,
+        )
+    ax.plot(
+        at,
+        factor * points["mean"],
+        color=colour,
+        label=label,
+        **BEHIND | {"alpha": BEHIND["alpha"] * faint},
+    )
+
+
+def _density_axis(ax: Axes, log: bool) -> None:
+    ax.set_xlabel("Weights remaining (%)")
+    if log:
+        ax.set_xscale("log")
+        low = 0.93 * min(ax.dataLim.x0, 100)
+        ax.set_xlim(110, low)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ticks = [tick for tick in TICKS if tick >= low]
+        ax.set_xticks(ticks if len(ticks) > 2 else [100, 80, 64, 51, 41])
+        ax.set_xlim(110, low)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        ax.set_xlim(103, 0)
+    ax.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _faint(table: pd.DataFrame) -> float:
+    """How much of its ink the paper's curve keeps: less where our networks are narrower than the
+    paper's."""
+    return 0.5 if table.attrs.get("narrower") else 1.0
+
+
+def _weights_axis(ax: Axes) -> None:
+    ax.set_xlabel("Weights remaining (thousands)")
+    ax.set_xscale("log")
+    ax.set_xlim(1.2 * ax.dataLim.x1, 0.93 * ax.dataLim.x0)
+    ax.xaxis.set_major_locator(
+        LogLocator(subs=(1, 3)) if ax.dataLim.x1 > 10 * ax.dataLim.x0 else MaxNLocator(4)
+    )
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _mark_the_diverged(
+    ax: Axes, table: pd.DataFrame, metric: str, factor: float, weights: dict[str, int] | None
+) -> None:
+    """A cross where a trial's loss was no number at the end, at the edge of the panel if the mean
+    lies beyond it."""
+    failed = table[(table.metric == "diverged") & (table.value > 0)]
+    for (name, r), rows in failed.groupby(["line", "round"]):
+        value = (
+            table.value[
+                (table.line == name) & (table["round"] == r) & (table.metric == metric)
+            ].mean()
+            * factor
+        )
+        low, high = ax.get_ylim()
+        at = rows.density.iloc[0] * (weights[name] / 1000 if weights else 100)
+        ax.plot(
+            at,
+            min(max(value, low), high),
+            "x",
+            color="#B00020",
+            markersize=6,
+            clip_on=False,
+            zorder=5,
+            label=DIVERGED,
+        )
+
+
+def _mark_the_end(ax: Axes, table: pd.DataFrame, factor: float) -> None:
+    """A line where our training ends, if the paper's goes on: no early stop of ours can lie above
+    it."""
+    ends = table.iteration[table.metric == "test_accuracy_at_end"]
+    if len(ends) and ends.max() * factor < ax.dataLim.y1:
+        ax.axhline(ends.max() * factor, color="#999999", linewidth=0.8, zorder=0.4)
+        ax.annotate(
+            "our training ends",
+            (1, ends.max() * factor),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color="#666666",
+        )

@@ -1,0 +1,131 @@
+"""How far the book is: what is trained and what is left, and what the claims have become."""
+
+import json
+from functools import cache, lru_cache
+
+import numpy as np
+import pandas as pd
+
+from ..analysis import claims, results, tables
+from ..core.recipes import Recipe
+from ..runs import graph
+from ..runs.plans import Request, requests_of
+from ..runs.runner import stored
+from ..runs.store import ROOT, Store
+from .notebooks import Notebook, figures
+
+# Of a figure: how many trainings are done, how many it wants, and the seconds of each that is left.
+Remaining = dict[Notebook, tuple[int, int, dict[str, float]]]
+
+
+def judged() -> dict[Notebook, pd.DataFrame]:
+    """Every figure's claims, judged by what is committed."""
+    held = results.committed()
+    return {figure: claims.verdicts(figure.name, _table(figure, held)) for figure in figures()}
+
+
+def real_tables() -> dict[Notebook, pd.DataFrame]:
+    """The committed table of every figure that is trained, at more than smoke scale."""
+    trained = [f for f in figures() if f.plan and f.committed_scale not in (None, "smoke")]
+    return {figure: _table(figure, results.committed()) for figure in trained}
+
+
+@lru_cache(maxsize=200)
+def _table(figure: Notebook, held: results.Committed) -> pd.DataFrame:
+    """A figure's table of what is committed."""
+    if figure.plan:
+        return tables.of_committed(figure.plan)[0]
+    return figure.values("parameters", "imports", "plan", "run")["table"]
+
+
+def sharing(scale: str) -> tuple[int, int]:
+    """How many trainings the figures ask for at a scale, each with all that it stands on, and how
+    many of them are distinct."""
+    needed = [graph.with_ancestors(requests_of([figure.plan], scale)) for figure in figures()]
+    return sum(map(len, needed)), len(set().union(*needed))
+
+
+def status() -> list[dict]:
+    """A row a figure: figure, notebook, scale (the best committed), done and wanted (trainings at
+    that scale, or at laptop scale where none is committed), hours_left (of computing, see
+    `remaining`), verdicts."""
+    sheets = judged()
+    return [
+        {
+            "figure": figure.number,
+            "notebook": str(figure.path.relative_to(ROOT)),
+            "scale": figure.committed_scale,
+            "done": done,
+            "wanted": wanted,
+            "hours_left": round(sum(left.values()) / 3600, 2),
+            "verdicts": {
+                verdict: int((sheets[figure].verdict == verdict).sum())
+                for verdict in claims.VERDICTS
+            },
+        }
+        for figure, (done, wanted, left) in remaining(Store()).items()
+    ]
+
+
+def remaining(store: Store | None = None) -> Remaining:
+    """For every figure, each line at the scale it is shown at or at laptop scale: how many of the
+    trainings it wants are done, committed or in the store; how many it wants; and of each that is
+    to be trained for the rest, those that no figure shows included, the seconds.
+
+    Seconds are judged by the median of those done whose network is of the same width and precision.
+    Where none is, by the speed of the dense network in 32 bits that the cluster page is made of
+    (where it lacks the network, of its slowest), in proportion to the width: rather too long. A
+    mask that trainings to come stand on counts as done with its training: without the store that
+    has it, it is trained once more.
+    """
+    held = results.committed()
+    wanted = {figure: _requests(figure) for figure in figures()}
+    rates: dict[tuple, list[float]] = {}
+
+    def done(request: Request) -> bool:
+        key, recipe = request.node.key, request.node.recipe
+        if held.serves(request):
+            seconds = held.trainings.seconds[key]
+        elif store and stored(store, request):
+            seconds = store.needed_record(key)["seconds"]
+        else:
+            return False
+        kind = (recipe.network, recipe.width, recipe.precision)
+        rates.setdefault(kind, []).append(seconds / recipe.iterations)
+        return True
+
+    found = {figure: sum(map(done, requests.values())) for figure, requests in wanted.items()}
+    left = {figure: graph.with_ancestors(requests, done) for figure, requests in wanted.items()}
+    dense = simulated()["iteration"]
+
+    @cache
+    def seconds_of(recipe: Recipe) -> float:
+        rate = rates.get((recipe.network, recipe.width, recipe.precision))
+        if rate:
+            return recipe.iterations * float(np.median(rate))
+        slowest = max(dense.values())
+        return recipe.iterations * dense.get(recipe.network, slowest) * recipe.width
+
+    return {
+        figure: (
+            found[figure],
+            len(requests),
+            {key: seconds_of(request.node.recipe) for key, request in left[figure].items()},
+        )
+        for figure, requests in wanted.items()
+    }
+
+
+def _requests(figure: Notebook) -> dict[str, Request]:
+    """The trainings that a figure's lines want at the scales they are shown at, by key."""
+    requests: dict[str, Request] = {}
+    scales = figure.scales
+    for label, line in figure.plan.items():
+        for key, request in requests_of([{label: line}], scales.get(label, "laptop")).items():
+            requests[key] = request.also(requests.get(key))
+    return requests
+
+
+def simulated() -> dict:
+    """What `bench --cluster --json` measured for the cluster page."""
+    return json.loads((ROOT / "book" / "results" / "simulation.json").read_text())

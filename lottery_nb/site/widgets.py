@@ -1,0 +1,307 @@
+"""What a reader can move. A slider over pruning rounds that needs no kernel and no network: one
+picture and one table a round, drawn beforehand, and a few lines of script that show the chosen one.
+And the playground, which trains while one watches."""
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from itertools import count
+from threading import Event, Thread
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..analysis import paper as papers
+from ..analysis.claims import as_table
+from ..analysis.tables import run
+from ..core.errors import LotteryError, Stopped
+from ..core.recipes import lenet
+from . import plots
+from .notebooks import ROUNDS
+
+NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
+_numbers = count(1)  # of the sliders on a page
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one position of a slider shows: what it is called, pictures (SVG) by what they show, and
+    a table (HTML)."""
+
+    name: str
+    pictures: dict[str, bytes]
+    table: str
+
+
+class Slider:
+    """Frames behind an `<input type="range">`: mouse, touch and arrow keys move it, screen readers
+    hear each frame's name.
+
+    Displays itself in JupyterLab and in the rendered book alike; without scripts the first frame
+    stays.
+    """
+
+    def __init__(self, frames: list[Frame], label: str = "Weights remaining"):
+        self.frames, self.label = frames, label
+
+    def _repr_html_(self) -> str:
+        name = f"slider{next(_numbers)}"
+        shown = "".join(
+            f'<div class="frame"{" hidden" if i else ""}><div class="pictures">'
+            f"{''.join(map(_image, frame.pictures, frame.pictures.values()))}</div>"
+            f"{frame.table}</div>"
+            for i, frame in enumerate(self.frames)
+        )
+        names = escape(";".join(frame.name for frame in self.frames))
+        label, first, last = escape(self.label), escape(self.frames[0].name), len(self.frames) - 1
+        return (
+            f'<div id="{name}" class="round-slider" role="group" aria-label="{label}" '
+            f'data-names="{names}"><label for="{name}-range">{label}: '
+            f'<output for="{name}-range" aria-live="polite">{first}</output></label>'
+            f'<input id="{name}-range" type="range" min="0" max="{last}" value="0" step="1" '
+            f'aria-valuetext="{first}" style="width:100%">{shown}</div>'
+            f"<script>{_SCRIPT % name}</script>"
+        )
+
+
+def _image(description: str, picture: bytes) -> str:
+    source = f"data:image/svg+xml;base64,{b64encode(picture).decode()}"
+    return f'<img src="{source}" alt="{escape(description)}">'
+
+
+_SCRIPT = """(() => {
+  const slider = document.getElementById("%s");
+  const range = slider.querySelector("input"), said = slider.querySelector("output");
+  const frames = slider.querySelectorAll(".frame"), names = slider.dataset.names.split(";");
+  range.addEventListener("input", () => {
+    frames.forEach((frame, i) => { frame.hidden = i !== +range.value; });
+    said.textContent = names[+range.value];
+    range.setAttribute("aria-valuetext", names[+range.value]);
+  });
+})();"""
+
+
+def rounds_of_lenet(scale: str) -> Slider | None:
+    """Round after round of one trial of Lenet: learning curves (the paper's are those of its Figure
+    3), connections to the image, numbers (the paper's are those of its Figure 4); see
+    `by_round`."""
+    table = run(ROUNDS, scale=scale, trials=1, quiet=True)
+    numbers = papers.curves("fig04")
+    iterative = numbers.line.str.endswith(" (iterative)")
+    theirs = pd.concat(
+        [
+            papers.curves("fig03"),
+            numbers[iterative].assign(line=numbers.line.str.removesuffix(" (iterative)")),
+        ]
+    )
+    return _slider(table, "test_accuracy", NUMBERS, theirs)
+
+
+def by_round(
+    table: pd.DataFrame, curve: str, paper: str, numbers: tuple[str, ...] = NUMBERS
+) -> Slider | None:
+    """A slider over the rounds of a table of `tables.run`; None where nothing is trained.
+
+    Each frame has a panel for every winning ticket of the table with the controls that follow it in
+    the plan: their learning curves at that round beside the dense network's. Where the table has
+    it, a map of the surviving connections to the image comes next. Below stand the round's numbers
+    beside the paper's. curve: a metric told at every evaluation ("test_accuracy" | "val_accuracy" |
+    "val_loss"); paper: the figure compared with, such as "fig05"; numbers: metrics of the table
+    below.
+    """
+    return _slider(table, curve, numbers, papers.curves(paper))
+
+
+def _slider(
+    table: pd.DataFrame, curve: str, numbers: tuple[str, ...], theirs: pd.DataFrame
+) -> Slider | None:
+    if table.attrs["scale"] == "smoke":
+        theirs = pd.DataFrame(columns=["line", "metric", "round", "x", "mean"])
+    table = table[table.strategy == "iterative"]
+    groups = _groups(table)
+    mapped = table[table.metric.str.startswith("map of connections")]
+    frames = []
+    for r in sorted(table["round"].unique()):
+        rows = table[table["round"] == r]
+        name = f"{_percent(rows.drop_duplicates('line').density)}, round {r}"
+        pictures = {}
+        for ticket, lines in groups.items():
+            figure, [ax] = plots.panels(1, 1)
+            plots.against_dense(table, ax, ticket, lines, r, curve, theirs)
+            ax.set_title(ticket if len(groups) > 1 else "")
+            plots.legend(figure, [ax])
+            pictures[
+                f"{ticket}: {plots.LABELS[curve]} over iterations at {name}, beside the whole "
+                "network"
+            ] = _svg(figure)
+        if len(mapped):
+            figure, [ax] = plots.panels(1, 1)
+            plots.connection_map(mapped[mapped["round"] == r], ax)
+            pictures[f"Map of the connections of each pixel that survive at {name}"] = _svg(figure)
+        frames.append(Frame(name, pictures, _beside_the_papers(rows, numbers, theirs)))
+    return Slider(frames) if frames else None
+
+
+def _svg(figure: Figure) -> bytes:
+    drawn = BytesIO()
+    with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return drawn.getvalue()
+
+
+def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
+    """{winning ticket: [itself and the controls that follow it]}, by the labels of lines."""
+    groups: dict[str, list[str]] = {}
+    for line, control in table.drop_duplicates("line")[["line", "control"]].itertuples(index=False):
+        if control == "winning ticket":
+            groups[line] = []
+        groups[next(reversed(groups))].append(line)
+    return groups
+
+
+def _percent(densities: pd.Series) -> str:
+    low, high = 100 * densities.min(), 100 * densities.max()
+    return f"{high:.1f} %" if high - low < 0.05 else f"{low:.1f} to {high:.1f} %"
+
+
+def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.DataFrame) -> str:
+    """The numbers of a round, a row a line of the figure, as an HTML table."""
+    shown = []
+    for line, mine in rows.groupby("line", sort=False):
+        row = {"Line": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
+        for metric in numbers:
+            values = mine[mine.metric == metric].value
+            their = theirs[
+                (theirs.line == line)
+                & (theirs.metric == metric)
+                & (theirs["round"] == mine["round"].iloc[0])
+            ]["mean"]
+            label = plots.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
+            row[label] = _number(values.mean(), metric) + (
+                f" [{_number(values.min(), metric)}, {_number(values.max(), metric)}]"
+                if len(values) > 1
+                else ""
+            )
+            if len(theirs):
+                row[f"{label}: the paper"] = _number(their.mean(), metric)
+        shown.append(row)
+    return as_table(pd.DataFrame(shown), "round")
+
+
+def _number(value: float, metric: str) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:,.0f}" if metric.startswith("early_stop_iteration") else f"{100 * value:.2f} %"
+
+
+BESIDE = ("nothing", "random reinit", "random sparse")
+
+
+def play(
+    rate: float = 0.2,
+    rounds: int = 8,
+    strategy: str = "iterative",
+    beside: str = "random reinit",
+    trials: int = 2,
+    watch: Callable[[], None] = lambda: None,
+) -> Iterator[pd.DataFrame]:
+    """Prune Lenet on the embedded digits and yield the table so far after each round; what is
+    trained already is not trained again.
+
+    rate: of the survivors that a round prunes, in (0, 1), the output layer at half of it; rounds: 1
+    to 8; strategy: "iterative" | "one-shot" (four densities); beside: which control is drawn too
+    ("nothing" | "random reinit" | "random sparse"); watch: see `tables.run`.
+    """
+    if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
+        raise LotteryError(
+            f"strategy is {strategy!r} and beside {beside!r}: choose iterative or one-shot, and "
+            f"{', '.join(BESIDE)}"
+        )
+    if (strategy, beside) == ("one-shot", "random sparse"):
+        raise LotteryError(
+            "random sparse networks are drawn for the sizes of iterative pruning: choose "
+            "iterative, or random reinit"
+        )
+    recipe = lenet.but(prune_fc=rate, prune_output=rate / 2, rounds=rounds)
+    tickets = recipe.iterative() if strategy == "iterative" else recipe.one_shot()
+    plan = {"winning ticket": tickets}
+    if beside == "random reinit":
+        plan[beside] = tickets.reinitialised()
+    if beside == "random sparse":
+        plan[beside] = recipe.random_sparse()
+    grid = sorted({node.round for node in tickets.nodes("smoke", trials)})
+    for i in range(1, len(grid) + 1):
+        yield run(
+            {label: line.at_rounds(*grid[:i]) for label, line in plan.items()},
+            scale="smoke",
+            trials=trials,
+            watch=watch,
+            quiet=True,
+        )
+
+
+def playground():
+    """Controls that train while one watches, for JupyterLab: every round is drawn as it finishes;
+    Stop keeps what is done."""
+    import ipywidgets as w
+
+    controls = {
+        "rate": w.FloatSlider(
+            0.2, min=0.05, max=0.9, step=0.05, description="Pruned a round", readout_format=".0%"
+        ),
+        "rounds": w.IntSlider(8, min=1, max=8, description="Rounds"),
+        "strategy": w.ToggleButtons(options=["iterative", "one-shot"], description="Pruning"),
+        "beside": w.Dropdown(options=BESIDE, value="random reinit", description="Beside it"),
+        "trials": w.IntSlider(2, min=1, max=5, description="Trials"),
+    }
+    for control in controls.values():
+        control.style.description_width = "7rem"
+    train, stop = (
+        w.Button(description="Train", button_style="primary"),
+        w.Button(description="Stop", disabled=True),
+    )
+    said, picture, stopped = w.HTML(), w.Image(layout=w.Layout(max_width="100%")), Event()
+
+    def watch():
+        if stopped.is_set():
+            raise Stopped
+
+    def work():
+        try:
+            for i, table in enumerate(
+                play(**{name: control.value for name, control in controls.items()}, watch=watch)
+            ):
+                picture.value = _png(table)
+                said.value = (
+                    f"Round {i} is done."
+                    if controls["strategy"].value == "iterative"
+                    else f"{i + 1} densities are done."
+                )
+            said.value += " That is all of them."
+        except Stopped:
+            said.value += " Stopped; what is done is kept."
+        except LotteryError as error:
+            said.value = escape(str(error))
+        finally:
+            train.disabled, stop.disabled = False, True
+
+    def begin(_):
+        stopped.clear()
+        train.disabled, stop.disabled, said.value = True, False, "Training…"
+        Thread(target=work, daemon=True).start()
+
+    train.on_click(begin)
+    stop.on_click(lambda _: stopped.set())
+    return w.VBox([*controls.values(), w.HBox([train, stop]), said, picture])
+
+
+def _png(table: pd.DataFrame) -> bytes:
+    drawn = BytesIO()
+    figure = plots.speed_and_accuracy(table, "test_accuracy_at_early_stop")
+    figure.savefig(drawn, format="png", dpi=110)
+    plt.close(figure)
+    return drawn.getvalue()

@@ -1,0 +1,314 @@
+import json
+from dataclasses import fields
+
+import pandas as pd
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from lottery_nb import LotteryError
+from lottery_nb.analysis import claims
+from lottery_nb.core.scales import SCALES
+from lottery_nb.runs.store import ROOT
+from lottery_nb.site.notebooks import figures
+
+
+def claim(**changes):
+    row = {
+        "id": "test", "figure": 4, "says": "It is so.",
+        "of": {"line": "a", "metric": "m", "density": 0.2}, "against": {"density": 1},
+        "as": "difference", "unit": "pp", "text": None, "plot": None, "rule": {"above": 0},
+    }  # fmt: skip
+    return claims.parse({**row, **changes}, "claims.yml")
+
+
+def rows(*values, line="a", metric="m", densities=(1, 0.2), iteration=100):
+    """One trial a pair of values."""
+    return pd.DataFrame(
+        [
+            {
+                "line": line,
+                "metric": metric,
+                "trial": trial,
+                "density": density,
+                "iteration": iteration,
+                "value": value,
+            }
+            for trial, pair in enumerate(values)
+            for density, value in zip(densities, pair)
+        ]
+    )
+
+
+def judge(a_claim, table, scale="laptop", monkeypatch=None):
+    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    return claims.verdicts("fig04", table.assign(scale=scale)).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([(0.90, 0.91), (0.90, 0.92)], "reproduced"),
+        ([(0.90, 0.91), (0.90, 0.89)], "inconclusive"),
+        ([(0.90, 0.89), (0.90, 0.90)], "not reproduced"),
+    ],
+)
+def test_verdicts(values, verdict, monkeypatch):
+    row = judge(claim(), rows(*values), monkeypatch=monkeypatch)
+    assert row.verdict == verdict
+    differences = [100 * (pruned - dense) for dense, pruned in values]
+    assert row.ours == pytest.approx(sum(differences) / 2)
+    assert (row.low, row.high) == pytest.approx((min(differences), max(differences)))
+
+
+def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
+    assert (
+        judge(claim(), rows((0.9, 0.91)), "smoke", monkeypatch).verdict
+        == "not tested at this scale"
+    )
+    assert (
+        judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).verdict
+        == "not tested at this scale"
+    )
+    assert judge(claim(), rows((0.9, 0.91)), "paper", monkeypatch).verdict == "reproduced", (
+        "a larger scale than is asked for"
+    )
+    assert (
+        judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).verdict
+        == "not tested at this scale"
+    )
+    assert (
+        judge(
+            claim(), pd.DataFrame(columns=["line", "metric", "trial"]), "laptop", monkeypatch
+        ).verdict
+        == "not tested at this scale"
+    )
+    after_ten_rounds = claim(
+        of={"line": "a", "metric": "m", "density": 0.9942}
+    )  # of small layers only, in a large network
+    assert (
+        judge(
+            after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.9953)), "laptop", monkeypatch
+        ).verdict
+        == "not tested at this scale"
+    )
+    assert (
+        judge(
+            after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.99416)), "laptop", monkeypatch
+        ).verdict
+        == "reproduced"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scales", "verdict"),
+    [
+        (("laptop", "laptop"), "reproduced"),
+        (("paper", "paper"), "reproduced"),
+        (("laptop", "paper"), "not tested at this scale"),
+        (("paper", "laptop"), "not tested at this scale"),
+    ],
+)
+def test_lines_at_two_scales_are_not_compared(scales, verdict, monkeypatch):
+    a_claim = claim(against={"line": "b"})
+    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    table = pd.concat(
+        [
+            rows((0.90, 0.93)).assign(scale=scales[0]),
+            rows((0.90, 0.91), line="b").assign(scale=scales[1]),
+        ]
+    )
+    assert claims.verdicts("fig04", table).verdict.tolist() == [verdict]
+    further = rows((0.90, 0.91), line="c").assign(scale="smoke")
+    assert claims.verdicts("fig04", pd.concat([table, further])).verdict.tolist() == [verdict], (
+        "only of the lines that are compared"
+    )
+
+
+def test_draws_of_a_trial_are_averaged(monkeypatch):
+    table = pd.concat([rows((0.90, 0.93)), rows((0.90, 0.91))])
+    row = judge(claim(), table, monkeypatch=monkeypatch)
+    assert (row.ours, row.n) == (pytest.approx(2.0), 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "unit", "value"),
+    [("value", "x", 30), ("difference", "x", -10), ("relative", "%", -25), ("ratio", "x", 0.75)],
+)
+def test_measures(how, unit, value):
+    against = None if how == "value" else {"density": 1}
+    assert claim(**{"as": how}, unit=unit, against=against).measure(
+        rows((40, 30))
+    ) == pytest.approx(value)
+
+
+def test_a_window_is_averaged_and_an_iteration_is_exact():
+    table = rows((1, 2, 4, 50), densities=(1, 0.5, 0.2, 0.01))
+    window = {"line": "a", "metric": "m", "density": [0.1, 0.6]}
+    assert claim(of=window, unit="x").measure(table) == 2
+    at = {"line": "a", "metric": "m", "density": 0.2, "iteration": 100}
+    assert claim(of=at, unit="x").measure(table) == 3
+    assert claim(of={**at, "iteration": 200}, unit="x").measure(table) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "side"),
+    [
+        ({"above": 0.3}, 0.3, "below"),
+        ({"above": 0.3}, 0.31, "keeps"),
+        ({"below": 0}, -0.1, "keeps"),
+        ({"below": 0}, 0, "above"),
+        ({"between": [-1, 1]}, 1, "keeps"),
+        ({"between": [-1, 1]}, 1.01, "above"),
+        ({"between": [-1, 1]}, -1.01, "below"),
+        ({"above": 0}, float("nan"), "nowhere"),
+        ({"below": 0}, float("nan"), "nowhere"),
+    ],
+)
+def test_rules(rule, value, side):
+    assert claim(rule=rule).side(value) == side
+
+
+def test_trials_on_both_sides_of_a_window_straddle_it(monkeypatch):
+    window = claim(rule={"between": [-1, 1]})
+    assert (
+        judge(window, rows((0.90, 0.88), (0.90, 0.93)), monkeypatch=monkeypatch).verdict
+        == "inconclusive"
+    )
+    assert (
+        judge(window, rows((0.90, 0.92), (0.90, 0.93)), monkeypatch=monkeypatch).verdict
+        == "not reproduced"
+    )
+
+
+def test_numbers_in_words():
+    assert claim().show(0.408) == "+0.41 pp"
+    assert claim().show(-0.004) == "0.00 pp"
+    assert claim(unit="%", **{"as": "relative"}).show(-19.54) == "−19.5 %"
+    assert claim(unit="x", **{"as": "ratio"}).show(2.156) == "2.16×"
+    assert claim().show(None) == claim().show(float("nan")) == "–"
+
+
+def test_the_files_plot_values_are_those_of_the_papers_curves():
+    compared = 0
+    for each in claims.load():
+        plot = claims.on_papers_plot(each)
+        if plot is None:
+            assert each.plot is None
+        else:
+            assert each.plot == pytest.approx(plot, abs=0.051 if each.unit == "%" else 0.0051), (
+                each.id
+            )
+            compared += 1
+    assert compared >= 24
+
+
+def test_text_values_obey_the_rules_that_were_made_for_them():
+    for each in claims.load():
+        if each.text is not None and "above" not in each.rule:
+            assert each.side(each.text) == "keeps", each.id
+
+
+def test_every_claim_has_a_figure():
+    notebooks = {path.name[:5] for path in (ROOT / "notebooks").glob("fig*.ipynb")}
+    assert {each.notebook for each in claims.load()} <= notebooks
+
+
+def test_every_claim_is_about_lines_of_its_figure():
+    for figure in figures():
+        if figure.plan:
+            claims.check(figure.name, figure.plan)
+
+
+@pytest.mark.parametrize("place", ["of", "against"])
+def test_a_line_that_the_plan_lacks_is_named(place, monkeypatch):
+    of = {"line": "a", "metric": "m"}
+    a_claim = claim(**{"of": of, "against": {"line": "a"}, place: {**of, "line": "typo"}})
+    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    table = rows((0.9, 0.91)).assign(scale="laptop")
+    table.attrs["lines"] = ["a", "b"]
+    with pytest.raises(LotteryError, match="claim test is about a line 'typo', .* choose a, b$"):
+        claims.compare("fig04", table)
+    claims.check("fig05", [])
+
+
+SCHEMA = json.loads(claims.FILE.with_suffix(".schema.json").read_text())
+KEYS = SCHEMA["items"]["properties"]
+
+
+def test_the_schema_is_one_for_editors_too():
+    """They follow draft 2020-12, of which our own reader knows only a part."""
+    Draft202012Validator.check_schema(SCHEMA)
+    editor = Draft202012Validator(SCHEMA)
+    text = claims.FILE.read_text()
+    assert text.startswith("# yaml-language-server: $schema=claims.schema.json\n")
+    whole = yaml.safe_load(text)
+    assert editor.is_valid(whole)
+    wrong = {
+        "id": 4, "figure": 100, "says": "", "of": {"line": "a"}, "against": ["density"],
+        "as": "quotient", "unit": "miles", "text": "a lot", "plot": True,
+        "rule": {"above": 1, "below": 2}, "scale": "desktop", "erratum": None, "why": "extra",
+    }  # fmt: skip
+    assert set(wrong) == {*KEYS, "why"}
+    for key, value in wrong.items():
+        assert not editor.is_valid([{**whole[0], key: value}]), key
+        with pytest.raises(LotteryError, match=f"`{key}`"):
+            claims.parse({**whole[0], key: value}, claims.FILE)
+    for missing in ("against", "text"):
+        row = {key: value for key, value in whole[0].items() if key != missing}
+        assert not editor.is_valid([row])
+        with pytest.raises(LotteryError, match=f"`{missing}` is missing"):
+            claims.parse(row, claims.FILE)
+
+
+def test_the_schema_knows_what_we_know():
+    assert {"as_" if key == "as" else key for key in KEYS} == {f.name for f in fields(claims.Claim)}
+    assert KEYS["scale"]["enum"] == list(SCALES)
+    assert {*claims.HUNDREDTHS, *claims.COUNTS, *claims.DECIMALS} <= set(KEYS["unit"]["enum"])
+    for place in (KEYS, SCHEMA["$defs"], SCHEMA["$defs"]["place"]["properties"]):
+        assert all(key["description"] for key in place.values())
+
+
+def test_moments_and_densities_of_distributions():
+    x = [-1.0, 0.0, 1.0, 2.0]
+    rows = pd.DataFrame(
+        {
+            "line": "a",
+            "metric": "initial weights, fc1",
+            "density": 0.5,
+            "iteration": 9,
+            "x": x,
+            "value": [0.0, 1.0, 1.0, 0.0],
+        }
+    )
+    of = {"line": "a", "metric": "initial weights, fc1", "density": 0.5}
+    assert claim(
+        of={**of, "moment": "mean"}, unit="plain", against=None, **{"as": "value"}
+    ).measure(rows) == pytest.approx(0.5)
+    assert claim(of={**of, "moment": "sd"}, unit="plain", against=None, **{"as": "value"}).measure(
+        rows
+    ) == pytest.approx(0.5)
+    assert claim(of={**of, "x": -0.5}, unit="plain", against=None, **{"as": "value"}).measure(
+        rows
+    ) == pytest.approx(0.5)
+    ratio = claim(of={**of, "x": 0.5}, against={"x": -1}, unit="x", **{"as": "ratio"})
+    assert ratio.side(ratio.measure(rows)) == "keeps", "far above a density of zero is still above"
+    assert claim(unit="plain").show(0.0312) == "+0.031"
+
+
+@pytest.mark.parametrize(
+    ("text", "plot", "rule", "disagrees"),
+    [
+        (2.51, 2.16, {"above": 1}, True),
+        (0.3, 0.41, {"above": 0.3}, False),  # "more than 0.3"
+        (0.3, 0.21, {"above": 0.3}, True),
+        (1, 1.37, {"above": 0}, False),  # a text of one digit
+        (3.5, 3.46, {"above": 1}, False),
+        (0, 1.37, {"between": [-0.5, 0.5]}, True),
+        (0, 0.2, {"above": -1}, False),
+        (None, 2.16, {"above": 1}, False),
+        (2.51, None, {"above": 1}, False),
+    ],
+)
+def test_text_and_plot_disagree_beyond_rounding_and_bounds(text, plot, rule, disagrees):
+    assert claim(text=text, plot=plot, rule=rule).disagrees is disagrees

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from lottery_nb.analysis.distributions import distribution
+
+RNG = np.random.default_rng(0)
+INITIAL = RNG.uniform(-0.1, 0.1, (40, 50))
+MASK = np.zeros((40, 50), dtype=bool)
+MASK[:, :10] = True  # every unit keeps its first ten inputs
+FINAL = np.where(MASK, 2 * INITIAL, 0.5 * INITIAL)
+ORIGIN = {"initial/fc1.weight": INITIAL, "final/fc1.weight": FINAL}
+ARRAYS = {"mask/fc1.weight": np.packbits(MASK)}
+
+
+def moments(metric):
+    x, density = np.array(distribution(metric, ARRAYS, ORIGIN)).T
+    width = x[1] - x[0]
+    assert density.sum() * width == pytest.approx(1, abs=1e-4)
+    return (x * density).sum() * width, x[density > 0]
+
+
+def test_initial_weights_are_those_of_the_survivors():
+    mean, where = moments("initial weights, fc1")
+    assert mean == pytest.approx(INITIAL[MASK].mean(), abs=0.01)
+    assert where.min() > -0.12
+    assert where.max() < 0.12
+
+
+def test_movement_and_growth_in_and_outside_the_ticket():
+    size = np.abs(INITIAL)
+    for metric, expected in {
+        "movement in the ticket": size[MASK], "movement outside the ticket": size[~MASK] / 2,
+        "growth in the ticket": size[MASK], "growth outside the ticket": -size[~MASK] / 2,
+    }.items():  # fmt: skip
+        assert moments(f"{metric}, fc1")[0] == pytest.approx(expected.mean(), abs=0.01), metric
+
+
+def test_connections_are_shares_of_a_unit():
+    assert moments("incoming connections, fc1")[0] == pytest.approx(10 / 50)
+    mean, where = moments("outgoing connections, fc1")
+    assert mean == pytest.approx(10 / 50)
+    assert where.tolist() == [0, 1], "ten inputs keep all they had, the others none"
+
+
+def test_what_lies_outside_the_bins_counts_in_the_area():
+    far = {**ORIGIN, "final/fc1.weight": FINAL + np.where(np.arange(50) < 5, 10, 0)}
+    density = np.array(distribution("movement in the ticket, fc1", ARRAYS, far))
+    assert density[:, 1].sum() * (density[1, 0] - density[0, 0]) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_nothing_lies_outside_the_dense_network():
+    dense = {"mask/fc1.weight": np.packbits(np.ones_like(MASK))}
+    assert distribution("movement outside the ticket, fc1", dense, ORIGIN) == []
+    assert distribution("movement in the ticket, fc1", dense, ORIGIN)

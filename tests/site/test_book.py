@@ -1,0 +1,229 @@
+"""The command line and the book as a person meets them, in processes of their own."""
+
+import json
+import os
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+
+from lottery_nb import LotteryError
+from lottery_nb.__main__ import main
+from lottery_nb.analysis import results, tables
+from lottery_nb.runs.plans import requests_of
+from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.site import build, pages, progress
+from lottery_nb.site.notebooks import ROUNDS, Notebook, execute, figures, named
+
+
+def lines(capsys):
+    return capsys.readouterr().err.strip().splitlines()
+
+
+def test_missing_data_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LOTTERY_DATA", str(tmp_path / "nowhere"))
+    assert main(["run", "fig03", "--scale", "laptop"]) == 2
+    assert "LOTTERY_DATA is" in lines(capsys)[-1]
+
+
+def test_run_trains_draws_and_says_where(capsys):
+    assert main(["run", "3", "--trials", "1"]) == 0
+    page = capsys.readouterr().out.strip()
+    assert page.endswith("fig03-smoke.ipynb")
+    assert "image/svg+xml" in page_text(page)
+    assert main(["store", "verify"]) == 0
+    assert (
+        capsys.readouterr().out == f"{len(list(Store()))} trainings are what they say, 0 are not\n"
+    )
+    assert main(["store", "list"]) == 0
+    assert "lenet-mnist5k-iterative-winning-ticket-t0-r00" in capsys.readouterr().out
+
+
+def page_text(page):
+    return "".join(str(cell.get("outputs", "")) for cell in nbformat.read(page, as_version=4).cells)
+
+
+def test_status(capsys):
+    assert main(["status", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["figure"] for row in rows] == [figure.number for figure in figures()]
+    for row in rows:
+        assert set(row) == {
+            "figure",
+            "notebook",
+            "scale",
+            "done",
+            "wanted",
+            "hours_left",
+            "verdicts",
+        }
+        assert (ROOT / row["notebook"]).exists()
+    by_figure = {row["figure"]: row for row in rows}
+    assert by_figure[2]["verdicts"] == {
+        "reproduced": 6,
+        "not reproduced": 1,
+        "inconclusive": 0,
+        "not tested at this scale": 0,
+    }
+    assert [by_figure[4][name] for name in ("scale", "done", "wanted")] == [None, 0, 335]
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "335" in said
+    asked, distinct = progress.sharing("laptop")
+    assert f"ask for {asked:,} trainings" in said
+    assert f"{distinct:,} are distinct" in said
+
+
+def test_figures_share_their_trainings(monkeypatch):
+    monkeypatch.setattr(progress, "figures",
+        lambda: [
+            Notebook(path) for path in sorted((ROOT / "notebooks").glob("fig1[12]_*.ipynb"))
+        ],
+    )
+    ladder, reinits = 5 * 21, 5 * 20
+    one_shot = 2 * 5 * 13
+    curves = 5 * 19 + 2 * 5  # Figure 11 stands on all rounds up to the 18th
+    assert progress.sharing("laptop") == (
+        ladder + reinits + one_shot + curves,
+        ladder + reinits + one_shot,
+    )
+
+
+def test_a_committed_figure_is_drawn_from_its_table_alone(monkeypatch, tmp_path):
+    figure = named(["fig04"])[0]
+    with build._sources(figure):
+        assert (Store().folder, os.environ["LOTTERY_MISSING"]) == (tmp_path / "store", "train")
+    monkeypatch.setenv("LOTTERY_RESULTS", str(ROOT / "book" / "results"))
+    with build._sources(Notebook(figure.path)):
+        assert not Store().folder.exists()
+        assert os.environ["LOTTERY_MISSING"] == "skip"
+
+
+def test_what_is_committed_for_other_figures_is_done_and_what_no_figure_shows_is_left(
+    monkeypatch, tmp_path
+):
+    others = [named(["fig04"])[0].plan, ROUNDS]
+    monkeypatch.setattr(progress, "figures",
+        lambda: [Notebook(path) for path in sorted((ROOT / "notebooks").glob("fig11_*.ipynb"))],
+    )
+    [before] = progress.remaining().values()
+    assert before[:2] == (0, 40)
+    assert len(before[2]) > 40, "Figure 11 stands on rounds that it does not show"
+    monkeypatch.setenv("LOTTERY_RESULTS", str(ROOT / "book" / "results"))
+    rows = pd.concat([tables.of_committed(plan, scale="laptop")[0] for plan in others])
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path))
+    rows[list(results.COLUMNS)].drop_duplicates(results.POINT).to_parquet(
+        tmp_path / "lenet-laptop.parquet"
+    )
+    [now] = progress.remaining().values()
+    assert now[0] > 0
+    assert len(now[2]) < len(before[2])
+
+
+def test_what_a_slider_shows_is_trained_with_the_rest():
+    assert [figure.name for figure in figures() if set(figure.all_lines) > set(figure.plan)] == [
+        "fig03",
+        "fig04",
+        "fig15",
+        "fig21",
+    ]
+    rounds = requests_of([ROUNDS], "smoke", 1)
+    assert set(rounds) <= set(named(["fig15"])[0].requests("smoke", 1))
+    assert not set(rounds) <= set(named(["fig16"])[0].requests("smoke", 1))
+
+
+def test_the_playground_says_how_to_run_it_live():
+    assert "http" not in pages.launch(None)
+    live = pages.launch("someone/fork")
+    for path in ("notebooks/playground.ipynb", "binder/colab.ipynb"):
+        assert path in live
+        assert (ROOT / path).exists()
+    assert live.count("someone/fork") == 3
+
+
+def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
+    notebook = nbformat.read(named(["fig02"])[0].path, as_version=4)
+    source, page = tmp_path / "fig02_broken.ipynb", tmp_path / "pages" / "fig02.ipynb"
+    nbformat.write(notebook, source)
+    execute(Notebook(source), {"scale": "smoke"}, page)
+    good = page.read_bytes()
+    execute(Notebook(source), {"scale": "smoke"}, page)
+    assert page.read_bytes() == good, "an executed page is the same each time"
+    notebook.cells[4].source = "table = 1 / 0"
+    nbformat.write(notebook, source)
+    with pytest.raises(LotteryError, match="ZeroDivisionError"):
+        execute(Notebook(source), {"scale": "smoke"}, page)
+    assert page.read_bytes() == good
+    assert not list(page.parent.glob("*.draft"))
+
+
+def test_every_page_is_there_and_asks_no_other_host(built):
+    pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
+    assert {
+        f"book/{name}.html"
+        for name in (
+            "intro",
+            "gallery",
+            "reading",
+            "disagreements",
+            "adding",
+            "glossary",
+            "method",
+            "scoreboard",
+            "bench",
+            "references",
+            *(f"figures/{f.name}" for f in figures()),
+        )
+    } <= set(pages)
+    for name, text in pages.items():
+        assert not re.findall(
+            r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text
+        ), name
+
+
+def test_pages_show_results_not_machinery(built):
+    page = (built / "book" / "figures" / "fig04.html").read_text()
+    assert "reinitialised" in page, "the plan is readable"
+    assert "<img" in page
+    assert "not tested at this scale" in page or "reproduced" in page
+    for hidden in ("# Parameters", "matplotlib.pyplot as plt", "Traceback", "trainings:"):
+        assert hidden not in page
+    intro = (built / "book" / "intro.html").read_text()
+    assert "nan" not in re.sub(r"<[^>]+>", " ", intro).split()
+    assert "{glue" not in intro
+    scoreboard = (built / "book" / "scoreboard.html").read_text()
+    assert scoreboard.count("<tr>") >= 25
+
+
+def test_the_gallery_leads_to_every_figure(built):
+    gallery = (built / "book" / "gallery.html").read_text()
+    for figure in figures():
+        assert f'href="figures/{figure.name}.html' in gallery
+        if figure.number != 2:  # a table
+            assert f"{figure.name}-small.png" in gallery
+
+
+def test_a_figure_can_be_taken_along(built):
+    page = (built / "book" / "figures" / "fig04.html").read_text()
+    offered = {path.name: path for path in built.glob("_downloads/*/fig04.*")}
+    assert set(offered) == {"fig04.png", "fig04.svg", "fig04.csv", "fig04.ipynb"}
+    for name in offered:
+        assert re.search(rf'href="[^"]*_downloads/[^"]*/{re.escape(name)}"', page), name
+    assert offered["fig04.png"].read_bytes().startswith(b"\x89PNG")
+    numbers = pd.read_csv(offered["fig04.csv"])
+    assert {"line", "trial", "round", "density", "metric", "value"} <= set(numbers.columns)
+    assert len(numbers) > 1000
+    assert "python -m lottery_nb run fig04 --scale" in re.sub(r"<[^>]+>", "", page)
+
+
+def test_disagreements_of_text_and_plots_are_told_with_ours(built):
+    page = (built / "book" / "disagreements.html").read_text()
+    assert "2.51×" in page
+    assert "2.16×" in page
+    assert re.search(r"the (text|plot)</p></td>", page), "ours sides with one of them at least once"
+
+
+def test_building_trains_nothing_that_is_committed_at_a_real_scale(built):
+    trained = {key.split("-")[1] for key in Store(built.parents[1] / "results")}
+    assert trained <= {"mnist5k", "mnist1k"}

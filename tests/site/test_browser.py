@@ -1,0 +1,242 @@
+"""The built book in a real browser, as a reader meets it: by mouse, touch and keyboard, wide and on
+a phone, light and dark."""
+
+import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from lottery_nb.site.notebooks import figures
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no Chromium here: install one (Debian: apt install chromium) to try the book in it",
+)
+WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 400, "height": 800}
+WCAG = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+LEFT_ASIDE = {
+    "exclude": [".citation-list"]
+}  # docutils gives it the role "list" and its entries another than "listitem"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(built):
+    """Address of the built book on a server of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=built)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+class Reader:
+    """A page and what went wrong on it."""
+
+    def __init__(self, browser, site, **how):
+        self.wrong: list[str] = []
+        self.site, self.page = site, browser.new_page(viewport=WIDE, **how)
+        self.page.on(
+            "console", lambda message: message.type == "error" and self.wrong.append(message.text)
+        )
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on(
+            "response",
+            lambda response: (
+                response.status >= 400 and self.wrong.append(f"{response.status} {response.url}")
+            ),
+        )
+        self.page.on(
+            "request",
+            lambda request: (
+                self.own(request.url) or self.wrong.append(f"asks another host: {request.url}")
+            ),
+        )
+
+    def own(self, url):
+        return url.startswith((self.site, "file:", "data:", "blob:"))
+
+    def open(self, path):
+        self.wrong.clear()
+        self.page.goto(path if ":" in path else f"{self.site}/{path}")
+        return self.page
+
+
+@pytest.fixture
+def reader(browser, site):
+    reader = Reader(browser, site)
+    yield reader
+    reader.page.close()
+
+
+def pages(built):
+    return sorted(path.relative_to(built).as_posix() for path in built.glob("book/**/*.html"))
+
+
+@pytest.fixture(scope="module")
+def visited(browser, site, built):
+    """Of every page: what went wrong on it, its width on a phone, its own links."""
+    reader, seen = Reader(browser, site), {}
+    for name in pages(built):
+        page = reader.open(name)
+        links = page.evaluate("[...document.querySelectorAll('main a[href]')].map(a => a.href)")
+        page.set_viewport_size(PHONE)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.set_viewport_size(WIDE)
+        seen[name] = [*reader.wrong], width, [link for link in links if reader.own(link)]
+    reader.page.close()
+    assert len(seen) > 45
+    return seen
+
+
+def test_no_page_errs_or_asks_another_host(visited):
+    assert not {name: wrong for name, (wrong, _, _) in visited.items() if wrong}
+
+
+def test_no_page_is_wider_than_a_phone(visited):
+    assert not {name: width for name, (_, width, _) in visited.items() if width > PHONE["width"]}
+
+
+def test_every_link_leads_somewhere(visited, built):
+    missing, checked = [], 0
+    for name, (_, _, links) in visited.items():
+        for address in map(urlsplit, links):
+            checked += 1
+            target = built / address.path.lstrip("/")
+            if (
+                not target.is_file()
+                or address.fragment
+                and f'id="{address.fragment}"' not in target.read_text()
+            ):
+                missing.append((name, address.geturl()))
+    assert checked > 500
+    assert not missing
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_pass_an_accessibility_check(browser, site, built, scheme):
+    names = [
+        name
+        for name in pages(built)
+        if "/fig" not in name or name[-7:-5] in ("02", "03", "05", "14", "15", "40")
+    ]
+    reader, found = Reader(browser, site, color_scheme=scheme), {}
+    for name in names:
+        page = reader.open(name)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        for violation in Axe().run(page, context=LEFT_ASIDE, options=WCAG).response["violations"]:
+            found[name, violation["id"]] = [node["html"] for node in violation["nodes"]][:3]
+    reader.page.close()
+    assert not found
+
+
+def test_the_gallery_leads_to_all_figures(reader):
+    page = reader.open("book/gallery.html")
+    cards = page.locator(".sd-card", has=page.locator("a.sd-stretched-link"))
+    assert cards.count() == len(figures())
+    cards.nth(3).click()
+    page.wait_for_url("**/fig04.html*")
+    assert page.locator("h1").first.inner_text().startswith("Figure 4")
+
+
+def shown(page):
+    """Pictures and numbers that the slider shows, and what it calls itself."""
+    frame = page.locator(".round-slider .frame:visible")
+    assert frame.count() == 1
+    slider = page.locator(".round-slider input")
+    return (
+        frame.locator("img").first.get_attribute("src"),
+        frame.locator("table").inner_text(),
+        slider.get_attribute("aria-valuetext"),
+    )
+
+
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_the_slider_moves_by_key_and_by_drag(reader, built, from_disk):
+    page = reader.open(
+        (built / "book/figures/fig03.html").as_uri() if from_disk else "book/figures/fig03.html"
+    )
+    slider = page.locator(".round-slider input")
+    first = shown(page)
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    second = shown(page)
+    assert all(now != before for now, before in zip(second, first))
+    assert page.locator(".round-slider output").inner_text() == second[2]
+    page.keyboard.press("ArrowLeft")
+    assert shown(page) == first
+    box = slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 8, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, middle, steps=5)
+    page.mouse.up()
+    assert shown(page)[2] not in (first[2], second[2])
+    assert page.evaluate(
+        "[...document.querySelectorAll('.frame:not([hidden]) img')].every(img => img.naturalWidth > 0)"
+    )
+    assert not reader.wrong
+
+
+def test_the_slider_on_a_phone(browser, site):
+    reader = Reader(browser, site, has_touch=True)
+    page = reader.open("book/figures/fig03.html")
+    page.set_viewport_size(PHONE)
+    first = shown(page)
+    page.locator(".round-slider input").scroll_into_view_if_needed()
+    box = page.locator(".round-slider input").bounding_box()
+    page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    assert shown(page) != first
+    left, right = (page.locator(".frame:visible img").nth(i).bounding_box() for i in (0, 1))
+    assert right["y"] >= left["y"] + left["height"] - 1, "pictures stand below one another"
+    assert left["width"] > 250
+    reader.page.close()
+
+
+def test_curves_stay_visible_in_the_dark(browser, site):
+    reader = Reader(browser, site, color_scheme="dark")
+    page = reader.open("book/figures/fig04.html")
+    look = page.evaluate(
+        "(({backgroundColor, filter}) => [backgroundColor, filter])(getComputedStyle(document.querySelector('div.cell_output img')))"
+    )
+    assert look == ["rgb(255, 255, 255)", "none"], "drawn for white, shown on white"
+    reader.page.close()
+
+
+def test_search_finds_a_page(reader):
+    page = reader.open("search.html?q=dropout")
+    page.wait_for_selector("#search-results li a")
+    assert "Figure 6" in page.locator("#search-results").inner_text()
+
+
+def test_a_page_is_light(built):
+    """What a page loads beside the theme's own files, in bytes."""
+    heavy = {}
+    for name in pages(built):
+        text = (built / name).read_text()
+        images = [
+            path
+            for path in (built / "_images").iterdir()
+            if path.name in text and not path.name.endswith("-small.png")
+        ]
+        weight = len(text.encode()) + sum(path.stat().st_size for path in images)
+        if weight > 1_500_000:
+            heavy[name] = weight
+    assert not heavy

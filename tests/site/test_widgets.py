@@ -1,0 +1,167 @@
+"""The slider over rounds: what it holds, and, in a real browser where one is installed, that it
+moves."""
+
+import re
+import time
+
+import pytest
+from shared import tiny
+
+from lottery_nb import LotteryError
+from lottery_nb.analysis import tables
+from lottery_nb.core.scales import SCALES, Shrinking
+from lottery_nb.runs.store import Store
+from lottery_nb.site import plots, widgets
+
+PLAN = {
+    "Net": tiny.iterative().with_curves("val_accuracy").distribution("map of connections", "fc1"),
+    "Net reinit": tiny.iterative().reinitialised().with_curves("val_accuracy"),
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOTTERY_STORE", str(tmp_path_factory.mktemp("store")))
+        return tables.run(PLAN, scale="paper")
+
+
+@pytest.fixture(scope="module")
+def slider(table):
+    return widgets.by_round(table, "val_accuracy", paper="fig05")
+
+
+def test_a_frame_a_round(table, slider):
+    assert [frame.name for frame in slider.frames] == [
+        "100.0 %, round 0",
+        "80.1 %, round 1",
+        "64.1 %, round 2",
+        "51.3 %, round 3",
+    ]
+    last = table[(table["round"] == 3) & (table.line == "Net")]
+    accuracy = 100 * last[last.metric == "test_accuracy_at_early_stop"].value.mean()
+    assert f"{accuracy:.2f} %" in slider.frames[3].table
+    assert "Net reinit" in slider.frames[3].table
+    assert "Net reinit" not in slider.frames[0].table
+    for frame in slider.frames:
+        assert len(frame.pictures) == 2
+        for description, picture in frame.pictures.items():
+            assert picture.startswith(b"<?xml")
+            assert frame.name in description
+
+
+def test_the_map_is_the_share_of_each_pixels_connections(table):
+    rows = table[table.metric == "map of connections, fc1"]
+    assert sorted(rows.x.unique()) == list(range(784))
+    for r, rows_of in rows.groupby("round"):
+        assert rows_of.value.mean() == pytest.approx(0.8**r, abs=0.001)
+
+
+def test_without_a_script_the_first_frame_stays(slider):
+    page = slider._repr_html_()
+    assert page.count('class="frame"') == 4
+    assert page.count('class="frame" hidden') == 3
+    assert 'min="0" max="3" value="0"' in page
+    assert 'aria-valuetext="100.0 %, round 0"' in page
+    assert not re.search(r'(src|href)="(?!data:)', page), "it asks for nothing else"
+    names = re.findall(r'id="(slider\d+)"', page + slider._repr_html_())
+    assert len(set(names)) == 2, "two sliders on a page do not meet"
+
+
+def test_nothing_trained_is_no_slider(table):
+    assert widgets.by_round(table[:0], "val_accuracy", paper="fig05") is None
+
+
+def test_axes_are_the_same_in_every_frame(table):
+    limits = set()
+    for r in (1, 3):
+        _, [ax] = plots.panels(1, 1)
+        plots.against_dense(
+            table,
+            ax,
+            "Net",
+            list(PLAN),
+            r,
+            "val_accuracy",
+            table[:0].rename(columns={"value": "mean"}),
+        )
+        limits.add(ax.get_ylim())
+        assert ax.get_legend_handles_labels()[1] == [
+            "all weights",
+            "winning ticket",
+            "random reinit",
+        ]
+    assert len(limits) == 1
+
+
+# --- the playground ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    smoke = {
+        "data": "mnist5k",
+        "iterations": 0.0008,
+        "evaluate_every": 20,
+        "validation": 500,
+        "rounds": 8,
+    }
+    monkeypatch.setitem(SCALES["smoke"], "lenet", Shrinking(**smoke))
+
+
+def test_play_yields_a_table_that_grows_by_a_round(quick):
+    seen = [
+        sorted(table["round"].unique())
+        for table in widgets.play(rate=0.5, rounds=3, beside="random sparse", trials=1)
+    ]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    *_, table = widgets.play(rate=0.5, rounds=2, beside="nothing", trials=1)
+    assert list(table.line.unique()) == ["winning ticket"]
+    assert table.density.min() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate": 1.5},
+        {"strategy": "both"},
+        {"beside": "luck"},
+        {"strategy": "one-shot", "beside": "random sparse"},
+        {"trials": 0},
+    ],
+)
+def test_bad_play(wrong):
+    with pytest.raises(LotteryError):
+        next(widgets.play(**wrong))
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing happened for a minute")
+
+
+def test_the_playground_trains_stops_and_goes_on(quick):
+    *controls, buttons, said, picture = widgets.playground().children
+    rate, rounds, strategy, beside, trials = controls
+    train, stop = buttons.children
+    rate.value, trials.value = 0.3, 1
+    train.click()
+    assert train.disabled and not stop.disabled
+    wait_for(lambda: picture.value)
+    stop.click()
+    wait_for(lambda: not train.disabled)
+    assert said.value.endswith("Stopped; what is done is kept.")
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    stored = len(list(Store()))
+    assert 1 <= stored < 17
+    train.click()
+    wait_for(lambda: not train.disabled)
+    assert said.value == "Round 8 is done. That is all of them."
+    assert len(list(Store())) == 17, "what was done was not done again"
+    strategy.value, beside.value = "one-shot", "random sparse"
+    train.click()
+    wait_for(lambda: not train.disabled)
+    assert "choose iterative" in said.value
