@@ -58,7 +58,8 @@ RECIPES = [
     ({"chosen": ()}, "a recipe has no chosen: its fields are network"),
     (
         {"sizes": 300},
-        r"sizes is 300: several values are needed, in parentheses and with a comma, such as \(300, 100\)",
+        r"sizes is 300: several values are needed, in parentheses and with a comma, "
+        r"such as \(300, 100\)",
     ),
     ({"sizes": "300"}, "sizes is '300': several values"),
     ({"learning_rate": "fast"}, "learning_rate is 'fast': a number is needed"),
@@ -131,7 +132,8 @@ tickets = lenet.iterative()
         (lambda: tickets.nodes("smoke", True), "trials is True"),
         (
             lambda: conv2.but(prune_conv=0.5).one_shot().nodes("paper"),
-            "round 39 would prune 243.75 % of each conv layer: its rate may be at most prune_fc=0.2",
+            "round 39 would prune 243.75 % of each conv layer: "
+            "its rate may be at most prune_fc=0.2",
         ),
         (
             lambda: run({"a": tickets.distribution("growth in the ticket", "fc1").reinitialised()}),
@@ -192,7 +194,8 @@ def test_plans_and_calls(make, said):
 
 
 GOOD = {
-    "id": "test", "figure": 4, "says": "It does.", "of": {"line": "a", "metric": "m", "density": 0.5}, "against": {"density": 1},
+    "id": "test", "figure": 4, "says": "It does.",
+    "of": {"line": "a", "metric": "m", "density": 0.5}, "against": {"density": 1},
     "as": "difference", "unit": "pp", "text": 1.0, "plot": 0.9, "rule": {"above": 0.3},
 }  # fmt: skip
 
@@ -285,11 +288,13 @@ def test_committed_tables(spoil, said, tmp_path, monkeypatch):
     [
         (
             "lenet",
-            "lenet.parquet is no table of results: their names are NETWORK-SCALE.parquet, and scales are smoke, laptop, paper",
+            "lenet.parquet is no table of results: their names are NETWORK-SCALE.parquet, "
+            "and scales are smoke, laptop, paper",
         ),
         (
             "conv2-paper",
-            "frozen: lenet-mnist5k-iterative-winning-ticket-t0-r00-.* stands there twice; restore the tables with git",
+            "frozen: lenet-mnist5k-iterative-winning-ticket-t0-r00-.* stands there twice; "
+            "restore the tables with git",
         ),
     ],
 )
@@ -376,7 +381,7 @@ def test_command_lines(arguments, said, capsys, tmp_path, monkeypatch):
     assert said in line
 
 
-# --- whatever stands in a file --------------------------------------------------------------------------------------
+# --- whatever stands in a file --------------------------------------------------------------------
 
 ANYTHING = st.recursive(
     st.none()

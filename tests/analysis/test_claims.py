@@ -83,9 +83,8 @@ def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
         ).verdict
         == "not tested at this scale"
     )
-    after_ten_rounds = claim(
-        of={"line": "a", "metric": "m", "density": 0.9942}
-    )  # of small layers only, in a large network
+    # Ten rounds of small layers only, in a large network.
+    after_ten_rounds = claim(of={"line": "a", "metric": "m", "density": 0.9942})
     assert (
         judge(
             after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.9953)), "laptop", monkeypatch

@@ -14,11 +14,8 @@ from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import ROOT, Store
 from lottery_nb.site import notebooks
 
-MASKED = (
-    "random reinit",
-    "reinit from the ticket",
-    "noise",
-)  # controls that have their ticket's mask
+# Controls that have their ticket's mask.
+MASKED = ("random reinit", "reinit from the ticket", "noise")
 
 
 @pytest.fixture
@@ -68,7 +65,7 @@ def test_one_data_set_a_chain(real):
             )
 
 
-# --- freezing --------------------------------------------------------------------------------------------------------------
+# --- freezing -------------------------------------------------------------------------------------
 
 TICKETS = tiny.iterative()
 PLAN = {"ticket": TICKETS, "reinit": TICKETS.reinitialised(2)}
@@ -132,8 +129,10 @@ def test_a_few_trainings_at_a_better_scale_never_replace_a_finished_line(folder,
 def test_lines_at_two_scales_are_named_so_and_not_compared(folder, monkeypatch):
     claim = claims.parse(
         {
-            "id": "a", "figure": 98, "says": "a", "of": {"line": "ticket", "metric": "test_accuracy_at_end", "density": 1}, "against": {"line": "other"},
-            "as": "difference", "unit": "pp", "text": None, "plot": None, "rule": {"above": -100}, "scale": "smoke",
+            "id": "a", "figure": 98, "says": "a",
+            "of": {"line": "ticket", "metric": "test_accuracy_at_end", "density": 1},
+            "against": {"line": "other"}, "as": "difference", "unit": "pp", "text": None,
+            "plot": None, "rule": {"above": -100}, "scale": "smoke",
         },
         ROOT,
     )  # fmt: skip
@@ -236,8 +235,8 @@ def test_what_is_missing_is_told_with_the_scale_that_makes_it(folder, capsys):
     tables.run(PLAN, "committed", figure="fig99")
     said = capsys.readouterr().out
     assert (
-        "missing   6 trainings, not drawn; this makes them:\n          python -m lottery_nb run fig99 --scale paper"
-        in said
+        "missing   6 trainings, not drawn; this makes them:\n"
+        "          python -m lottery_nb run fig99 --scale paper" in said
     )
     assert "run fig99 --scale laptop" in said, (
         "of the reinits nothing is committed: laptop scale is the nearer"

@@ -19,7 +19,10 @@ from lottery_nb.runs import executors, graph, lineage, runner
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import Store
 
-TINY = "Recipe(network='lenet', data='mnist5k', sizes=(20, 10), iterations=4, evaluate_every=2, validation=500, rounds=3, trials=2, draws=2)"
+TINY = (
+    "Recipe(network='lenet', data='mnist5k', sizes=(20, 10), iterations=4, evaluate_every=2, "
+    "validation=500, rounds=3, trials=2, draws=2)"
+)
 PLAN = {"ticket": tiny.iterative(), "reinit": tiny.iterative().reinitialised(2)}
 
 
@@ -171,7 +174,8 @@ def test_a_committed_table_serves_without_a_store_and_without_torch(tmp_path, mo
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "empty"))
     code = (
         f"from lottery_nb import Recipe, run; tiny = {TINY}\n"
-        "table = run({'ticket': tiny.iterative(), 'reinit': tiny.iterative().reinitialised(2)}, scale='paper', figure='fig99')\n"
+        "table = run({'ticket': tiny.iterative(), 'reinit': tiny.iterative().reinitialised(2)}, "
+        "scale='paper', figure='fig99')\n"
         "import sys; assert 'torch' not in sys.modules; print(len(table), table.value.sum())"
     )
     out = (
@@ -227,7 +231,10 @@ def test_a_table_begun_elsewhere_is_finished_here(tmp_path, monkeypatch, trained
 
 
 def test_freezing_nothing_is_an_error(tmp_path, frozen):
-    said = f"fig04: the store {Store().folder} has none of the .* trainings at laptop scale: python -m lottery_nb run fig04 --scale laptop"
+    said = (
+        f"fig04: the store {Store().folder} has none of the .* trainings at laptop scale: "
+        "python -m lottery_nb run fig04 --scale laptop"
+    )
     with pytest.raises(LotteryError, match=said):
         results.freeze({"fig04": {"ticket": lenet.iterative()}}, "laptop")
     assert not frozen.parent.exists()
@@ -267,13 +274,8 @@ def test_convolutional_networks_train_one_at_a_time(monkeypatch):
     assert sizes == [1, 1]
 
 
-RESULT = (
-    "mask",
-    "initial",
-    "weights",
-    "measures",
-    "early_stop",
-)  # of a record: what the same training has everywhere on one kind of processor
+# Of a record: what the same training has everywhere on one kind of processor.
+RESULT = ("mask", "initial", "weights", "measures", "early_stop")
 
 
 def script(folder, iterations=4):
@@ -355,10 +357,15 @@ def test_the_same_result_alone_in_a_batch_and_from_two_processes(tmp_path):
 
     def start(name, batch, threads):
         code = (
-            f"import torch; torch.set_num_threads({threads})\nfrom lottery_nb import lenet; from lottery_nb.runs import graph, runner\n"
-            f"from lottery_nb.runs.plans import requests_of; from lottery_nb.runs.store import Store\n"
-            f"graph.BATCH['cpu'] = {batch}; tickets = lenet.at('smoke').but(rounds=2, trials=2, iterations=200).iterative()\n"
-            f"runner.train_missing(requests_of([dict(a=tickets, b=tickets.reinitialised())], 'paper'), Store({str(tmp_path / name)!r}))"
+            f"import torch; torch.set_num_threads({threads})\n"
+            "from lottery_nb import lenet; from lottery_nb.runs import graph, runner\n"
+            "from lottery_nb.runs.plans import requests_of\n"
+            "from lottery_nb.runs.store import Store\n"
+            f"graph.BATCH['cpu'] = {batch}\n"
+            "small = lenet.at('smoke').but(rounds=2, trials=2, iterations=200)\n"
+            "tickets = small.iterative()\n"
+            "requests = requests_of([dict(a=tickets, b=tickets.reinitialised())], 'paper')\n"
+            f"runner.train_missing(requests, Store({str(tmp_path / name)!r}))"
         )
         return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 

@@ -45,9 +45,13 @@ def test_ratios_are_those_of_the_parts(timed):
     measured = speed.measure()
     assert measured["ratios"] == {
         "lenet_processes_vs_threads": 1.5,
-        "lenet_vs_plain": 4.0, "lenet_limit": 1.5, "lenet_sparse_vs_dense": 0.5, "conv2_vs_plain_fp32": 2.0, "conv2_vs_plain_laptop": 3.0,
+        "lenet_vs_plain": 4.0,
+        "lenet_limit": 1.5,
+        "lenet_sparse_vs_dense": 0.5,
+        "conv2_vs_plain_fp32": 2.0,
+        "conv2_vs_plain_laptop": 3.0,
         "resnet18_vs_plain_laptop": 2.5,
-    }  # fmt: skip
+    }
     assert (
         set(measured["ratios"]) | {"lenet_gpu_vs_plain"}
         == set(speed.TARGETS)

@@ -11,7 +11,7 @@ from lottery_nb import conv2, resnet18
 from lottery_nb.core import data, tickets, training
 from lottery_nb.runs import cluster, graph, runner
 from lottery_nb.runs.plans import requests_of
-from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.runs.store import Store
 
 # Round 0 is dense; nine tenths are pruned in round 1, whose first layer is trained as a sparse
 # matrix. 300 and 100 units, as in the paper.

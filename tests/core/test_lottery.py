@@ -181,7 +181,7 @@ def test_batches_see_every_image_once_an_epoch():
     assert stream[:50].tolist() != stream[50:].tolist()
 
 
-# --- controls and variants: each keeps its promise -------------------------------------------------------------------
+# --- controls and variants: each keeps its promise ------------------------------------------------
 
 
 def ticket_of(node, store):
@@ -256,8 +256,10 @@ def test_continued_training_never_resets_but_its_tickets_do(store):
     node = last(line)
     chain = [node.parent, node.parent.parent, node.parent.parent.parent]
     assert [(each.strategy, each.control, each.round) for each in chain] == [
-        ("continued", "continued training", 2), ("continued", "continued training", 1), ("iterative", "winning ticket", 0),
-    ]  # fmt: skip
+        ("continued", "continued training", 2),
+        ("continued", "continued training", 1),
+        ("iterative", "winning ticket", 0),
+    ]
     for after, before in zip(chain, chain[1:]):
         ticket, left = ticket_of(after, store), left_by(store, before)
         for name, value in ticket.weights.items():  # biases too
@@ -325,11 +327,12 @@ def test_a_layer_that_pruning_emptied_has_nothing_to_draw_from(store, winner):
     assert ticket.weights["fc1.weight"].any()
 
 
-# --- the deep networks' training ---------------------------------------------------------------------------------------------
+# --- the deep networks' training ------------------------------------------------------------------
 
 deep = resnet18.but(
-    data="mnist1k", validation=100, width=0.25, batch=20, iterations=12, evaluate_every=2, learning_rate=0.05, warmup=4, milestones=(8, 10), checkpoints=(4, 8),
-    augment=False, rounds=2, trials=1,
+    data="mnist1k", validation=100, width=0.25, batch=20, iterations=12, evaluate_every=2,
+    learning_rate=0.05, warmup=4, milestones=(8, 10), checkpoints=(4, 8), augment=False,
+    rounds=2, trials=1,
 )  # fmt: skip
 
 

@@ -6,16 +6,17 @@ from lottery_nb.core import masks, networks
 from lottery_nb.core.masks import magnitude
 from lottery_nb.core.seeds import generator
 
-PRINTED = [100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57, 4.47, 3.58, 2.87, 2.31, 1.85,
-           1.49, 1.19, 0.96, 0.77, 0.62, 0.50, 0.40, 0.33, 0.26, 0.21]  # fmt: skip
+PRINTED = [
+    100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57,
+    4.47, 3.58, 2.87, 2.31, 1.85, 1.49, 1.19, 0.96, 0.77, 0.62, 0.50, 0.40, 0.33, 0.26, 0.21,
+]  # fmt: skip
 
 
 def test_prunes_exactly_the_rounded_count():
     weights = {"a": torch.randn(1000, generator=generator("w"))}
     pruned = masks.prune_layerwise(magnitude(weights), masks.ones(weights), {"a": 0.2})
-    assert (
-        int((~pruned["a"]).sum()) == 200
-    )  # both public codebases of the paper's authors prune 201
+    # Both public codebases of the paper's authors prune 201.
+    assert int((~pruned["a"]).sum()) == 200
     assert weights["a"][~pruned["a"]].abs().max() <= weights["a"][pruned["a"]].abs().min()
 
 

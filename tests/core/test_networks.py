@@ -33,9 +33,8 @@ def test_any_sizes():
 
 def test_initial_weights_are_a_normal_truncated_at_two_sigma(network):
     parameters = networks.initialise(lenet, generator("test"))
-    for layer, limit in zip(
-        network.layers, (0.0859, 0.1414, 0.2697)
-    ):  # where the paper's Figure 15 stops
+    # The limits are where the paper's Figure 15 stops.
+    for layer, limit in zip(network.layers, (0.0859, 0.1414, 0.2697)):
         weight = parameters[layer.weight]
         assert weight.abs().max() <= limit + 5e-5
         assert weight.abs().max() > 0.98 * limit
@@ -120,7 +119,7 @@ def test_unknown_network():
         networks.build(lenet.but(network="lenot"))
 
 
-# --- convolutional networks -------------------------------------------------------------------------------------------
+# --- convolutional networks -----------------------------------------------------------------------
 
 COUNTED = {
     "conv2": (4_300_992, 38_592),
@@ -203,11 +202,12 @@ def test_convolutional_gradients_are_those_of_torchs_modules(recipe):
                 theirs.copy_(value)
             first = next(module for module in reference if isinstance(module, torch.nn.Linear))
             side = int((first.in_features / recipe.layers[-4].shape[0]) ** 0.5)
+            # Ours has channels last.
             first.weight.copy_(
                 first.weight.view(-1, side, side, recipe.layers[-4].shape[0])
                 .permute(0, 3, 1, 2)
                 .flatten(1)
-            )  # ours has channels last
+            )
         images = x[:, trial].permute(0, 3, 1, 2).contiguous()
         torch.testing.assert_close(
             network.logits(parameters, x[:, trial])[trial].T,
@@ -264,7 +264,7 @@ def test_digits_are_shown_to_convolutional_networks_in_the_middle_of_three_chann
         networks.build(lenet).prepare(torch.rand(4, 32, 32, 3))
 
 
-# --- Resnet-18 and VGG-19 ------------------------------------------------------------------------------------------------
+# --- Resnet-18 and VGG-19 -------------------------------------------------------------------------
 
 
 DEEP = [resnet18.but(width=0.25), vgg19.but(width=0.0625)]
@@ -276,9 +276,8 @@ def test_deep_gradients_and_statistics_are_those_of_torchs_modules(recipe):
     parameters = networks.initialise(recipe, generator("deep"))
     for name, value in parameters.items():
         if not name.endswith("weight"):
-            value.add_(
-                torch.rand(value.shape, generator=generator(name))
-            )  # so that no part can hide in another
+            # So that no part can hide in another.
+            value.add_(torch.rand(value.shape, generator=generator(name)))
     reference, learned, statistics = plain_deep(recipe)
     assert sorted(learned + statistics) == sorted(parameters)
     filled(reference, learned, statistics, parameters)

@@ -76,8 +76,11 @@ def test_scales_shrink_what_they_say():
         "20 of 28 rounds",
     ]
     assert lenet.one_shot().reinitialised(3).what_shrank("laptop", trials=(3, 3)) == [
-        "12,000 of 50,000 iterations", "3 of 5 trials", "13 of 39 one-shot densities", "1 of 3 reinitialisations a ticket",
-    ]  # fmt: skip
+        "12,000 of 50,000 iterations",
+        "3 of 5 trials",
+        "13 of 39 one-shot densities",
+        "1 of 3 reinitialisations a ticket",
+    ]
     assert lenet.iterative().reinitialised(3).what_shrank("paper") == []
     assert lenet.at("paper") == lenet
     assert lenet.but(trials=2).at("laptop").trials == 2, "a scale is an upper limit"
@@ -107,7 +110,8 @@ def test_global_pruning_needs_convolutions():
     for recipe in (lenet, conv2):
         with pytest.raises(
             LotteryError,
-            match="global pruning takes the smallest weights of all convolutions: choose pruned='conv'",
+            match="global pruning takes the smallest weights of all convolutions: "
+            "choose pruned='conv'",
         ):
             recipe.but(scope="global")
     assert conv2.but(scope="global", pruned="conv").remaining(1) == conv2.weights - 3859
@@ -175,7 +179,8 @@ def test_schedules_shrink_with_the_run():
 def test_more_rounds_than_weights():
     with pytest.raises(
         LotteryError,
-        match=r"28 rounds are too many for sizes \(25, 9\): after .* of them fc2 is down to 2 weights, .* rounds=.* at most",
+        match=r"28 rounds are too many for sizes \(25, 9\): after .* of them fc2 is down to "
+        r"2 weights, .* rounds=.* at most",
     ):
         lenet.but(sizes=(25, 9)).iterative().nodes("paper")
     assert lenet.but(sizes=(25, 9)).iterative().nodes("smoke", 1), (
@@ -186,9 +191,16 @@ def test_more_rounds_than_weights():
 def test_every_control_of_a_figure_has_a_key_of_its_own():
     tickets = lenet.iterative()
     lines = [
-        tickets, tickets.reinitialised(), tickets.reinitialised_from_ticket(), tickets.with_noise(1), tickets.with_noise(2), lenet.random_sparse(),
-        lenet.pruned_before_training(), lenet.continued(), lenet.one_shot(),
-    ]  # fmt: skip
+        tickets,
+        tickets.reinitialised(),
+        tickets.reinitialised_from_ticket(),
+        tickets.with_noise(1),
+        tickets.with_noise(2),
+        lenet.random_sparse(),
+        lenet.pruned_before_training(),
+        lenet.continued(),
+        lenet.one_shot(),
+    ]
     assert len({line.at_rounds(5).nodes("paper", 1)[0].key for line in lines}) == len(lines)
     assert lenet.sweep().iterative().nodes("laptop")[3].key == tickets.nodes("laptop", 1)[3].key, (
         "a sweep shares the default recipe's trainings"

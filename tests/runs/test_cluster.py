@@ -19,7 +19,7 @@ from lottery_nb.core.errors import LotteryError
 from lottery_nb.core.recipes import Recipe
 from lottery_nb.runs import cluster, lineage, runner
 from lottery_nb.runs.plans import requests_of
-from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.runs.store import Store
 
 KILLS = int(os.environ.get("LOTTERY_KILLS", 4))
 SMALL = Recipe(
@@ -38,7 +38,10 @@ WANTED = requests_of([PLAN], "paper")
 
 # Python as a worker on another machine has it: torch, numpy, distributed and what they need, but
 # neither pandas nor this project.
-BARE = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); sys.modules['pandas'] = None; from distributed.cli.dask_%s import main; main()"
+BARE = (
+    f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); "
+    "sys.modules['pandas'] = None; from distributed.cli.dask_%s import main; main()"
+)
 
 
 def free_port():
@@ -263,7 +266,8 @@ def test_kills_of_run_worker_and_scheduler_lose_nothing(
     def disturb(run):
         victim = random.choice(["run", "worker", "scheduler"])
         print(
-            f"{len(list(Store(tmp_path / 'store')))} of {len(WANTED)} stored: kill -9 of the {victim}"
+            f"{len(list(Store(tmp_path / 'store')))} of {len(WANTED)} stored: "
+            f"kill -9 of the {victim}"
         )
         match victim:
             case "run":

@@ -200,7 +200,7 @@ def test_a_store_of_the_former_form_is_refused_in_one_line(store, capsys):
     assert path.exists(), "it is left alone"
 
 
-# --- data ------------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 MNIST = tiny.but(data="mnist", validation=5000, sizes=(8,), rounds=1, trials=1)
@@ -239,7 +239,8 @@ def test_two_copies_of_a_data_set_never_meet(copies, monkeypatch, tmp_path):
     for rounds in ((0,), (1,)):
         with pytest.raises(
             LotteryError,
-            match=f"of mnist, copy {one[:8]} .* data at hand are mnist, copy {other[:8]} .*never mixed.*LOTTERY_STORE",
+            match=f"of mnist, copy {one[:8]} .* data at hand are mnist, copy {other[:8]} "
+            ".*never mixed.*LOTTERY_STORE",
         ):
             tables.run({"ticket": MNIST.iterative().at_rounds(*rounds)}, "paper")
     assert len(list(Store())) == 1
@@ -256,7 +257,7 @@ def test_without_data_at_hand_what_is_stored_serves(copies, monkeypatch, tmp_pat
     assert tables.run({"ticket": MNIST.iterative().at_rounds(0)}, "paper").node.nunique() == 1
 
 
-# --- merging ---------------------------------------------------------------------------------------------------------------
+# --- merging --------------------------------------------------------------------------------------
 
 
 def test_merge_brings_whole_lineages_and_looks_that_were_added(
@@ -310,7 +311,7 @@ def test_merge_refuses_trainings_whose_parents_are_missing(store, tmp_path, caps
     assert list(empty) == [TICKETS.nodes("paper")[0].key]
 
 
-# --- before the first step ---------------------------------------------------------------------------------------------------
+# --- before the first step ------------------------------------------------------------------------
 
 
 def test_accuracy_before_the_first_step_is_that_of_the_ticket_as_it_is(store):

@@ -14,7 +14,7 @@ from lottery_nb.core import training
 from lottery_nb.core.errors import FailedTrainings, LotteryError
 from lottery_nb.runs import graph, runner
 from lottery_nb.runs.plans import requests_of
-from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.runs.store import Store
 
 PLAN = {
     "ticket": tiny.iterative(),
@@ -165,7 +165,8 @@ try:
     runner.train_missing(ON_DISK, Store())
 except LotteryError as error:
     print("error:", error)
-print(len(list(Store())), "stored,", sum(Store().arrays(key) is not None for key in Store()), "whole")
+stored = len(list(Store()))
+print(stored, "stored,", sum(Store().arrays(key) is not None for key in Store()), "whole")
 """
 ON_DISK = requests_of([{"ticket": tiny.but(sizes=(60, 20), trials=4).iterative()}], "paper")
 DISK = """
@@ -174,7 +175,8 @@ mount -t tmpfs -o size=1m tmpfs "$LOTTERY_STORE" || exit 77
 mount -o remount,size=100m tmpfs "$LOTTERY_STORE"
 find "$LOTTERY_STORE" -name record.json -exec stat -c %Y%i {} + | sort > "$LOTTERY_STORE/.before"
 "$0" -c "$1"
-find "$LOTTERY_STORE" -name record.json -exec stat -c %Y%i {} + | sort | comm -23 "$LOTTERY_STORE/.before" - | wc -l
+find "$LOTTERY_STORE" -name record.json -exec stat -c %Y%i {} + | sort |
+    comm -23 "$LOTTERY_STORE/.before" - | wc -l
 rm -r "$LOTTERY_STORE"/*r02*
 mount -o remount,ro tmpfs "$LOTTERY_STORE"
 "$0" -c "$1"

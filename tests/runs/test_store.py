@@ -60,7 +60,8 @@ def test_a_record_stays_and_what_was_measured_later_is_added(store):
 def test_other_weights_are_refused(store):
     with pytest.raises(
         LotteryError,
-        match="one is stored with other weights than were trained now.*stored: a processor, a torch; now: another, a torch",
+        match="one is stored with other weights than were trained now.*stored: a processor, "
+        "a torch; now: another, a torch",
     ):
         store.write(
             "one", {**LOOKED, "weights": "4567", "made_of": {**MADE, "device": "another"}}, ARRAYS

@@ -89,7 +89,8 @@ def test_a_ticket_in_plain_pytorch(committed):
     [
         (
             {"round": 9},
-            "no ticket of lenet, iterative, trial 0, round 9 is committed; there are at paper scale, iterative: trials 0, 1, rounds 0, 1, 2, 3",
+            "no ticket of lenet, iterative, trial 0, round 9 is committed; "
+            "there are at paper scale, iterative: trials 0, 1, rounds 0, 1, 2, 3",
         ),
         ({"trial": 7}, "no ticket of lenet, iterative, trial 7"),
         ({"network": "conv9"}, "there is no network 'conv9': choose lenet, conv2"),

@@ -76,10 +76,10 @@ def test_status(capsys):
 
 
 def test_figures_share_their_trainings(monkeypatch):
-    monkeypatch.setattr(progress, "figures",
-        lambda: [
-            Notebook(path) for path in sorted((ROOT / "notebooks").glob("fig1[12]_*.ipynb"))
-        ],
+    monkeypatch.setattr(
+        progress,
+        "figures",
+        lambda: [Notebook(path) for path in sorted((ROOT / "notebooks").glob("fig1[12]_*.ipynb"))],
     )
     ladder, reinits = 5 * 21, 5 * 20
     one_shot = 2 * 5 * 13
@@ -104,7 +104,9 @@ def test_what_is_committed_for_other_figures_is_done_and_what_no_figure_shows_is
     monkeypatch, tmp_path
 ):
     others = [named(["fig04"])[0].plan, ROUNDS]
-    monkeypatch.setattr(progress, "figures",
+    monkeypatch.setattr(
+        progress,
+        "figures",
         lambda: [Notebook(path) for path in sorted((ROOT / "notebooks").glob("fig11_*.ipynb"))],
     )
     [before] = progress.remaining().values()

@@ -22,9 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 400, "height": 800}
 WCAG = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
-LEFT_ASIDE = {
-    "exclude": [".citation-list"]
-}  # docutils gives it the role "list" and its entries another than "listitem"
+# Docutils gives it the role "list" and its entries another than "listitem".
+LEFT_ASIDE = {"exclude": [".citation-list"]}
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -190,7 +189,8 @@ def test_the_slider_moves_by_key_and_by_drag(reader, built, from_disk):
     page.mouse.up()
     assert shown(page)[2] not in (first[2], second[2])
     assert page.evaluate(
-        "[...document.querySelectorAll('.frame:not([hidden]) img')].every(img => img.naturalWidth > 0)"
+        "[...document.querySelectorAll('.frame:not([hidden]) img')]"
+        ".every(img => img.naturalWidth > 0)"
     )
     assert not reader.wrong
 
@@ -214,7 +214,8 @@ def test_curves_stay_visible_in_the_dark(browser, site):
     reader = Reader(browser, site, color_scheme="dark")
     page = reader.open("book/figures/fig04.html")
     look = page.evaluate(
-        "(({backgroundColor, filter}) => [backgroundColor, filter])(getComputedStyle(document.querySelector('div.cell_output img')))"
+        "(({backgroundColor, filter}) => [backgroundColor, filter])"
+        "(getComputedStyle(document.querySelector('div.cell_output img')))"
     )
     assert look == ["rgb(255, 255, 255)", "none"], "drawn for white, shown on white"
     reader.page.close()
