@@ -20,7 +20,7 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     it still reaches).
 
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
-    node in the store; origin: of its trial's unpruned network. What lies outside the bins counts in
+    node in the store; origin: of its trial's dense network. What lies outside the bins counts in
     the area, not in any bin.
     """
     what, layer = metric.split(", ")

@@ -1,4 +1,4 @@
-"""The engine: trains several tickets of one recipe at once and returns what each left behind.
+"""The engine: trains several tickets of one recipe at once and returns a record of each.
 
 On a CPU a ticket leaves the same bits alone, in a batch of any size and in any process, on the same
 kind of processor and with the same torch. Three things make that so: one thread, as several split
@@ -35,7 +35,7 @@ PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sp
 
 @dataclass(frozen=True)
 class Record:
-    """What one training left behind. Accuracies are fractions, losses mean cross-entropies in nats.
+    """What a training leaves. Accuracies are fractions, losses mean cross-entropies in nats.
 
     curves: {name: (evaluations,)}, one value every `evaluate_every` steps: "iterations",
     "val_loss", "val_accuracy", and "test_loss", "test_accuracy" where a figure asked for them.
@@ -224,7 +224,7 @@ class _Batch:
             self.measured[f"val_accuracy_at_mark_{number}"] = self.curves[-1][0][1]
 
     def records(self) -> list[Record]:
-        """What each training left behind."""
+        """A record of each training."""
         for moment, weights in (("at_early_stop", self.best), ("at_end", self.weights)):
             for split in ("test", "train"):
                 self._measure(split, split, weights, moment)

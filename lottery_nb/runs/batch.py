@@ -157,7 +157,7 @@ def _arrays(node: Node, ticket: Ticket, record: training.Record) -> Arrays:
 
 
 def outputs_of(arrays: Arrays) -> Outputs:
-    """What a training left behind, read from its stored arrays."""
+    """The outputs of a training, read from its stored arrays."""
     part = {
         kind: {
             name.split("/")[1]: array

@@ -100,7 +100,7 @@ def metric_vs_density(
     these; network: only lines whose name begins with it, and without it; log: as in most of the
     paper's figures, else linear; ordered: colours from dark to light, for lines that differ in one
     number; paired: lines come in twos of one colour, the second dashed; weights: {line: weights of
-    its unpruned network} to draw weights remaining in place of density. Densities fall from left to
+    its dense network} to draw weights remaining in place of density. Densities fall from left to
     right. Where a line of ours is not trained, the paper's stands alone. Accuracies are drawn as
     low as in the paper, or lower where a quarter of one of our lines lies there; networks that
     learn nothing do not count.
@@ -360,19 +360,19 @@ def against_dense(
     metric: str,
     theirs: pd.DataFrame,
 ) -> None:
-    """Draw the learning curves of `lines` at round `r` beside those of the unpruned network of
+    """Draw the learning curves of `lines` at round `r` beside those of the dense network of
     `ticket`, on axes that are the same for every round; behind them those of `theirs`, the paper's
     points."""
     factor = 1 if metric.endswith("loss") else 100
     table = table[table.line.isin(lines) & (table.metric == metric)]
     theirs = theirs[theirs.metric == metric].drop_duplicates(["line", "round", "x"])
-    looks = [(ticket, 0, "all weights", "#555555", "-")]
-    looks += [
+    styles = [(ticket, 0, "dense network", "#555555", "-")]
+    styles += [
         (line, r, table.control[table.line == line].iloc[0], *look)
         for line, look in zip(lines, zip(COLOURS, DASHES))
         if r
     ]
-    for line, round_, label, colour, dash in looks:
+    for line, round_, label, colour, dash in styles:
         ours = _spread(
             table[(table.line == line) & (table["round"] == round_)], "iteration", factor
         )

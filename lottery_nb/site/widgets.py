@@ -133,10 +133,8 @@ def _slider(
             plots.against_dense(table, ax, ticket, lines, r, curve, theirs)
             ax.set_title(ticket if len(groups) > 1 else "")
             plots.legend(figure, [ax])
-            pictures[
-                f"{ticket}: {plots.LABELS[curve]} over iterations at {name}, beside the whole "
-                "network"
-            ] = _svg(figure)
+            what = f"{ticket}: {plots.LABELS[curve]} over iterations at {name}"
+            pictures[f"{what}, beside the dense network"] = _svg(figure)
         if len(mapped):
             figure, [ax] = plots.panels(1, 1)
             plots.connection_map(mapped[mapped["round"] == r], ax)

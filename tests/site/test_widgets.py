@@ -87,7 +87,7 @@ def test_axes_are_the_same_in_every_frame(table):
         )
         limits.add(ax.get_ylim())
         assert ax.get_legend_handles_labels()[1] == [
-            "all weights",
+            "dense network",
             "winning ticket",
             "random reinit",
         ]
