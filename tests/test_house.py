@@ -1,6 +1,8 @@
 """The rooms of the house: imports point down only, and no room knows what it may not."""
 
 import ast
+import doctest
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,10 @@ def test_no_two_modules_import_each_other():
     }
     circles = [(one, other) for one in uses for other in uses[one] if one in uses[other]]
     assert not circles
+
+
+@pytest.mark.parametrize("module", ["core.recipes", "analysis.tables", "runs.ticket_files"])
+def test_examples_of_docstrings_run(module, monkeypatch):
+    monkeypatch.delenv("LOTTERY_RESULTS")  # they show what is committed
+    tried = doctest.testmod(import_module(f"lottery_nb.{module}"))
+    assert tried.attempted and not tried.failed

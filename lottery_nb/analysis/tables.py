@@ -39,12 +39,47 @@ def run(
 ) -> pd.DataFrame:
     """The table of a plan at a scale; trains what neither the committed tables nor the store holds.
 
-    scale: "smoke" | "laptop" | "paper", or "committed": each line at the best of them at which it
-    is committed, and nothing is trained; trials: None takes the scale's own, and what is committed
-    beyond them; figure: such as "fig04", to name in messages; watch: called often while trainings
-    run, and ends them by raising. With LOTTERY_MISSING=skip nothing is trained and what is missing
-    is said; quiet: without that and without a bar. Raises LotteryError for bad input and for a
-    store that cannot be used.
+    Parameters
+    ----------
+    plan
+        A dict from a line's label to the line, such as {"winning ticket": lenet.iterative()}.
+    scale
+        "smoke" | "laptop" | "paper", or "committed": each line at the best of them at which it is
+        committed, and nothing is trained.
+    trials
+        How many; None takes the scale's own, and what is committed beyond them.
+    figure
+        Such as "fig04", to name in messages.
+    watch
+        Called often while trainings run; ends them by raising.
+    quiet
+        Neither a bar nor the summary is printed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a measurement: `line`, `strategy`, `control`, `trial`, `draw`, `round`, `density` (the
+        fraction of weights remaining), `iteration`, `metric`, `x`, `value` (accuracies as
+        fractions, losses in nats, early stops in iterations), `node` (the training's key), where it
+        came from, and `scale`.
+
+    Raises
+    ------
+    LotteryError
+        For bad input, and for a store that cannot be used.
+
+    Notes
+    -----
+    With LOTTERY_MISSING=skip in the environment nothing is trained, and what is missing is said.
+
+    Examples
+    --------
+    >>> from lottery_nb import lenet, run
+    >>> plan = {"winning ticket": lenet.iterative().at_rounds(7)}
+    >>> table = run(plan, scale="committed", quiet=True)
+    >>> accuracy = table[table.metric == "test_accuracy_at_early_stop"].value
+    >>> bool(accuracy.mean() > 0.98)
+    True
     """
     if scale == BEST:
         table, missing = of_committed(plan, trials)

@@ -96,14 +96,33 @@ def metric_vs_density(
 ) -> None:
     """Draw a metric of each line over density, the paper's curves behind.
 
-    metric: of the table; paper: the figure whose curves are drawn, such as "fig04"; lines: only
-    these; network: only lines whose name begins with it, and without it; log: as in most of the
-    paper's figures, else linear; ordered: colours from dark to light, for lines that differ in one
-    number; paired: lines come in twos of one colour, the second dashed; weights: {line: weights of
-    its dense network} to draw weights remaining in place of density. Densities fall from left to
-    right. Where a line of ours is not trained, the paper's stands alone. Accuracies are drawn as
-    low as in the paper, or lower where a quarter of one of our lines lies there; networks that
-    learn nothing do not count.
+    Densities fall from left to right. Where a line of ours is not trained, the paper's stands
+    alone. Accuracies are drawn as low as in the paper, or lower where a quarter of one of our lines
+    lies there; networks that learn nothing do not count.
+
+    Parameters
+    ----------
+    table
+        Of `tables.run`.
+    ax
+        The axes to draw into, one of `panels`.
+    metric
+        Of the table, such as "test_accuracy_at_early_stop"; accuracies are drawn in percent, early
+        stops in thousands of iterations.
+    paper
+        The figure whose curves are drawn, such as "fig04"; None draws ours alone.
+    lines
+        Only these; None: all.
+    network
+        Only lines whose name begins with it, and without it.
+    log
+        A logarithmic axis, as in most of the paper's figures, else linear.
+    ordered
+        Colours from dark to light, for lines that differ in one number.
+    paired
+        Lines come in twos of one colour, the second dashed.
+    weights
+        {line: weights of its dense network} to draw weights remaining in place of density.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])

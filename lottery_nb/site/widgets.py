@@ -103,14 +103,28 @@ def rounds_of_lenet(scale: str) -> Slider | None:
 def by_round(
     table: pd.DataFrame, curve: str, paper: str, numbers: tuple[str, ...] = NUMBERS
 ) -> Slider | None:
-    """A slider over the rounds of a table of `tables.run`; None where nothing is trained.
+    """A slider over the rounds of a table.
 
     Each frame has a panel for every winning ticket of the table with the controls that follow it in
     the plan: their learning curves at that round beside the dense network's. Where the table has
     it, a map of the surviving connections to the image comes next. Below stand the round's numbers
-    beside the paper's. curve: a metric told at every evaluation ("test_accuracy" | "val_accuracy" |
-    "val_loss"); paper: the figure compared with, such as "fig05"; numbers: metrics of the table
-    below.
+    beside the paper's.
+
+    Parameters
+    ----------
+    table
+        Of `tables.run`.
+    curve
+        A metric told at every evaluation: "test_accuracy" | "val_accuracy" | "val_loss".
+    paper
+        The figure compared with, such as "fig05".
+    numbers
+        Metrics of the table below.
+
+    Returns
+    -------
+    Slider or None
+        It shows itself in JupyterLab and in the book; None where nothing is trained.
     """
     return _slider(table, curve, numbers, papers.curves(paper))
 
@@ -210,9 +224,30 @@ def play(
     """Prune Lenet on the embedded digits and yield the table so far after each round; what is
     trained already is not trained again.
 
-    rate: of the survivors that a round prunes, in (0, 1), the output layer at half of it; rounds: 1
-    to 8; strategy: "iterative" | "one-shot" (four densities); beside: which control is drawn too
-    ("nothing" | "random reinit" | "random sparse"); watch: see `tables.run`.
+    Parameters
+    ----------
+    rate
+        Of the survivors that a round prunes, in (0, 1); of the output layer half of it.
+    rounds
+        1 to 8.
+    strategy
+        "iterative" | "one-shot" (four densities).
+    beside
+        Which control is drawn too: "nothing" | "random reinit" | "random sparse".
+    trials
+        How many initialisations.
+    watch
+        See `tables.run`.
+
+    Yields
+    ------
+    pandas.DataFrame
+        As `tables.run` returns it.
+
+    Raises
+    ------
+    LotteryError
+        For what is none of these.
     """
     if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
         raise LotteryError(
