@@ -46,6 +46,7 @@ RECIPES = [
     ({"initialisation": "gaussian"}, "init_std is 0.0: gaussian needs a deviation above 0"),
     ({"init_std": 0.1}, "glorot has none to choose"),
     ({"effort": "none"}, "choose main, control, sweep"),
+    ({"criterion": "size"}, "criterion is 'size': choose magnitude"),
     ({"precision": "bf16"}, "Lenet has no such switch"),
     ({"dropout": 0.5}, "Lenet has no such switch"),
     ({"dropout": 1.0}, "dropout is 1.0"),

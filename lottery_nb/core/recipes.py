@@ -122,7 +122,8 @@ class Recipe:
             for name in names.split():
                 value = getattr(self, name)
                 if not allowed(value, self):
-                    raise LotteryError(f"{name} is {value!r}: {wanted.format(recipe=self)}")
+                    said = wanted.format(recipe=self, criteria=", ".join(masks.CRITERIA))
+                    raise LotteryError(f"{name} is {value!r}: {said}")
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -323,7 +324,7 @@ _ALONE: tuple[_Constraint, ...] = (
     ("precision", *_choice("fp32", "bf16")),
     ("pruned", *_choice("all", "conv", "fc")),
     ("scope", *_choice("layerwise", "global")),
-    ("criterion", lambda v, r: v in masks.CRITERIA, "choose one of core.masks.CRITERIA"),
+    ("criterion", lambda v, r: v in masks.CRITERIA, "choose {criteria}"),
     (
         "width",
         lambda v, r: 0 < v <= 4,
