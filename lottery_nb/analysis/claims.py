@@ -235,11 +235,22 @@ def on_papers_plot(claim: Claim) -> float | None:
 
 
 def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim of the figure: id, claim, text, plot, ours (mean over trials), low, high, n,
-    verdict.
+    """The figure's claims, judged by a table.
 
-    figure: such as "fig04"; table: of `plans.run`. Lines at two scales are not compared with each
-    other.
+    Lines at two scales are not compared with each other.
+
+    Parameters
+    ----------
+    figure : str
+        Such as "fig04".
+    table : pandas.DataFrame
+        Of `run`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a claim of the figure: `id`, `claim`, `text`, `plot`, `ours` (mean over trials),
+        `low`, `high`, `n`, `verdict`.
     """
     slim = table.filter(
         ["line", "metric", "trial", "density", "iteration", "x", "value", "scale"]

@@ -54,16 +54,16 @@ def at_rounds(
 
     Parameters
     ----------
-    table
-        Of `tables.run`.
-    metrics
+    table : pandas.DataFrame
+        Of `run`.
+    metrics : iterable of str
         Such as "test_accuracy_at_early_stop": accuracies, losses or iterations.
-    papers
+    papers : dict of str to iterable of (str, str)
         The rows of the paper's: by their names the places where it draws them, as (figure, line). A
         point is taken from the first place that has it.
-    study, scale
+    study, scale : str
         The study's name, such as "study_length", and the scale at which it is trained.
-    rounds
+    rounds : iterable of int, optional
         None: the rounds that all lines have. Of those named, the ones that any line has.
 
     Returns
@@ -106,12 +106,12 @@ def dense_networks(table: pd.DataFrame, papers: Papers, study: str, scale: str):
 
     Parameters
     ----------
-    table
-        Of `tables.run`.
-    papers
+    table : pandas.DataFrame
+        Of `run`.
+    papers : dict of str to iterable of (str, str)
         The rows of the paper's, as in `at_rounds`. Rows whose names are alike up to the first comma
         stand together.
-    study, scale
+    study, scale : str
         The study's name, such as "study_pixels", and the scale at which it is trained.
 
     Returns
@@ -138,11 +138,11 @@ def show(shown: pd.DataFrame, table: pd.DataFrame, study: str, scale: str):
 
     Parameters
     ----------
-    shown
+    shown : pandas.DataFrame
         What the page shows, a row a line. It is left out where nothing is trained.
-    table
-        Of `tables.run`: what `shown` was made of.
-    study, scale
+    table : pandas.DataFrame
+        Of `run`: what `shown` was made of.
+    study, scale : str
         The study's name, such as "study_pixels", and the scale at which it is trained.
 
     Returns

@@ -30,11 +30,25 @@ def plots(figure: str) -> bool:
 
 
 def curves(figure: str, panel: int | None = None) -> pd.DataFrame:
-    """A figure's points, one row each: panel (row by row, from 1), title, metric, line, x (as
-    drawn), round, density, mean, min, max.
+    """The points that the paper plots in a figure.
 
-    figure: such as "fig04". Metrics have the names of our own tables. Raises LotteryError for a
-    figure without points.
+    Parameters
+    ----------
+    figure : str
+        Such as "fig04".
+    panel : int, optional
+        Only this one, counted row by row from 1.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a point: `panel` (row by row, from 1), `title`, `metric`, `line`, `x` (as drawn),
+        `round`, `density`, `mean`, `min`, `max`. Metrics have the names of our own tables.
+
+    Raises
+    ------
+    LotteryError
+        For a figure or a panel without points.
     """
     if not figure.removeprefix("fig").isdigit():
         raise LotteryError(f"{figure!r} is no figure: name one such as fig04")

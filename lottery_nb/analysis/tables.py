@@ -41,18 +41,19 @@ def run(
 
     Parameters
     ----------
-    plan
-        A dict from a line's label to the line, such as {"winning ticket": lenet.iterative()}.
-    scale
+    plan : dict of str to Line
+        The lines by their labels, such as ``{"winning ticket": lenet.iterative()}``.
+    scale : str
         "smoke" | "laptop" | "paper", or "committed": each line at the best of them at which it is
         committed, and nothing is trained.
-    trials
+    trials : int, optional
         How many; None takes the scale's own, and what is committed beyond them.
-    figure
+    figure : str, optional
         Such as "fig04", to name in messages.
-    watch
-        Called often while trainings run; ends them by raising.
-    quiet
+    watch : callable, optional
+        Called without arguments often while trainings run; ends them by raising. What is finished
+        by then is stored.
+    quiet : bool
         Neither a bar nor the summary is printed.
 
     Returns
@@ -61,16 +62,21 @@ def run(
         A row a measurement: `line`, `strategy`, `control`, `trial`, `draw`, `round`, `density` (the
         fraction of weights remaining), `iteration`, `metric`, `x`, `value` (accuracies as
         fractions, losses in nats, early stops in iterations), `node` (the training's key), where it
-        came from, and `scale`.
+        came from (`commit` to `parents`), and `scale`. `x` is the middle of a bin, for
+        distributions over a layer only. The table's ``attrs`` have what `plots` and `claims` need
+        beside: "lines", the plan's labels, also of lines without a row, and "scale", the least of
+        the lines' scales.
 
     Raises
     ------
     LotteryError
-        For bad input, and for a store that cannot be used.
+        For bad input, for a store that cannot be used, and for trainings that failed twice; all
+        others are stored by then.
 
     Notes
     -----
-    With LOTTERY_MISSING=skip in the environment nothing is trained, and what is missing is said.
+    With LOTTERY_MISSING=skip in the environment nothing is trained; what is missing is said, unless
+    `quiet`.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """What is trained: a recipe is one column of the paper's Figure 2 and everything the paper leaves
 open. The paper's own recipes stand at the end.
 
-from lottery_nb import lenet plan = {"winning ticket": lenet.iterative(), "random reinit":
-lenet.iterative().reinitialised(3)}
+>>> from lottery_nb import lenet
+>>> tickets = lenet.iterative()
+>>> plan = {"winning ticket": tickets, "random reinit": tickets.reinitialised(3)}
 """
 
 import math
@@ -49,6 +50,10 @@ class Recipe:
     0.002
     >>> lenet.weights
     266200
+    >>> f"{lenet.remaining(7) / lenet.weights:.1%}"  # after seven rounds
+    '21.1%'
+    >>> len(lenet.iterative().at_rounds(0, 7).nodes("laptop", trials=3))  # how many trainings
+    6
     """
 
     network: str

@@ -182,27 +182,43 @@ def load_ticket(
 
     Parameters
     ----------
-    network : "lenet" | "conv2" | "conv4" | "conv6" | "resnet18" | "vgg19"
-    trial : which initialisation, from 0
-    round : how often it was pruned; 0 is the dense network
-    strategy : "iterative" | "one-shot" | "continued"
-    scale : at which it was found, "laptop" | "paper"; None takes the best that is committed
+    network : str
+        "lenet" | "conv2" | "conv4" | "conv6" | "resnet18" | "vgg19", by the paper's own recipe.
+    trial : int
+        Which initialisation, from 0.
+    round : int
+        How often it was pruned; 0 is the dense network. One-shot tickets are pruned once: there it
+        counts the steps of 2.5 % that were pruned of a hidden layer.
+    strategy : str
+        "iterative" | "one-shot" | "continued" (continued training).
+    scale : str, optional
+        At which it was found, "laptop" | "paper"; None takes the best that is committed.
 
     Returns
     -------
     lottery_nb.core.tickets.Ticket
-        `mask`, {"fc1.weight": bool tensor (300, 784), ...}, and `weights`, the initial weights
-        under that mask, a state dict of the plain PyTorch network with these names,
-        {"fc1.weight": float tensor (300, 784), "fc1.bias": (300,), ...}.
+        `mask`, ``{"fc1.weight": bool tensor (300, 784), ...}``, True for a weight that survives,
+        and `weights`, the initial weights under that mask, a state dict of the plain PyTorch
+        network with these names, ``{"fc1.weight": float32 tensor (300, 784), "fc1.bias": (300,),
+        ...}``.
 
-    Raises ------ LotteryError For a ticket that is not committed, and where this processor draws
-    other initial weights than the ticket's.
+    Raises
+    ------
+    LotteryError
+        For a ticket that is not committed (the message says which are), for a damaged file, and
+        where this processor draws other initial weights than the ticket's.
 
     Examples
     --------
+    >>> from lottery_nb import load_ticket
     >>> ticket = load_ticket("lenet", trial=0, round=7)
     >>> ticket.mask["fc1.weight"].shape
     torch.Size([300, 784])
+    >>> sum(int(mask.sum()) for mask in ticket.mask.values())  # of 266,200 weights
+    56094
+    >>> pruned = ~ticket.mask["fc1.weight"]
+    >>> int(ticket.weights["fc1.weight"][pruned].count_nonzero())
+    0
     """
     import torch
 

@@ -2,7 +2,7 @@
 trials), the paper's own curve behind them, thin and pale in the same colour. Lines differ in
 colour, marker and dash.
 
-Everything takes the tidy table of `plans.run`. Densities are drawn as percentages, accuracies too.
+Everything takes the tidy table of `run`. Densities are drawn as percentages, accuracies too.
 """
 
 import matplotlib.pyplot as plt
@@ -56,7 +56,32 @@ STYLE = {
 
 
 def panels(rows: int, columns: int, height: float = 2.7) -> tuple[Figure, list[Axes]]:
-    """A figure in the book's style and its axes, row by row; height: of a panel, in inches."""
+    """A figure in the book's style and its axes.
+
+    Matplotlib keeps that style for what is drawn afterwards; in a notebook, pictures become SVG.
+
+    Parameters
+    ----------
+    rows, columns : int
+        How many panels, each 3.7 inches wide.
+    height : float
+        Of a panel, in inches.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : list of matplotlib.axes.Axes
+        One a panel, row by row.
+
+    Examples
+    --------
+    ::
+
+        figure, axes = plots.panels(1, 2)
+        plots.early_stop_vs_density(table, axes[0], paper="fig04")
+        plots.accuracy_vs_density(table, axes[1], paper="fig04")
+        plots.legend(figure, axes)
+    """
     plt.rcParams.update(STYLE)
     if "inline" in plt.get_backend():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -71,14 +96,39 @@ def panels(rows: int, columns: int, height: float = 2.7) -> tuple[Figure, list[A
 def early_stop_vs_density(
     table: pd.DataFrame, ax: Axes, metric: str = "early_stop_iteration", **how
 ) -> None:
-    """The iteration of the smallest validation loss over density; see `metric_vs_density`."""
+    """Draw the iteration of the smallest validation loss, in thousands, over density.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    ax : matplotlib.axes.Axes
+        The axes to draw into, one of `panels`.
+    metric : str
+        "early_stop_iteration", or "early_stop_iteration_test": by test loss, of lines that are
+        `stopped_on_test`.
+    **how
+        What else `metric_vs_density` takes, such as ``paper="fig04"``.
+    """
     metric_vs_density(table, ax, metric, **how)
 
 
 def accuracy_vs_density(
     table: pd.DataFrame, ax: Axes, metric: str = "test_accuracy_at_early_stop", **how
 ) -> None:
-    """An accuracy over density; see `metric_vs_density`."""
+    """Draw an accuracy, in percent, over density.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    ax : matplotlib.axes.Axes
+        The axes to draw into, one of `panels`.
+    metric : str
+        Such as "test_accuracy_at_early_stop" or "train_accuracy_at_end".
+    **how
+        What else `metric_vs_density` takes, such as ``paper="fig04"``.
+    """
     metric_vs_density(table, ax, metric, **how)
 
 
@@ -96,33 +146,42 @@ def metric_vs_density(
 ) -> None:
     """Draw a metric of each line over density, the paper's curves behind.
 
+    A point is the mean over trials and draws, its bar their minimum to maximum. A cross marks a
+    trial whose loss was no number at the end, and a thin line where our training ends if the
+    paper's goes on. The paper's curves are left out at smoke scale, whose data are others.
     Densities fall from left to right. Where a line of ours is not trained, the paper's stands
     alone. Accuracies are drawn as low as in the paper, or lower where a quarter of one of our lines
     lies there; networks that learn nothing do not count.
 
     Parameters
     ----------
-    table
-        Of `tables.run`.
-    ax
+    table : pandas.DataFrame
+        Of `run`.
+    ax : matplotlib.axes.Axes
         The axes to draw into, one of `panels`.
-    metric
+    metric : str
         Of the table, such as "test_accuracy_at_early_stop"; accuracies are drawn in percent, early
         stops in thousands of iterations.
-    paper
+    paper : str, optional
         The figure whose curves are drawn, such as "fig04"; None draws ours alone.
-    lines
+    lines : list of str, optional
         Only these; None: all.
-    network
+    network : str
         Only lines whose name begins with it, and without it.
-    log
+    log : bool
         A logarithmic axis, as in most of the paper's figures, else linear.
-    ordered
+    ordered : bool
         Colours from dark to light, for lines that differ in one number.
-    paired
+    paired : bool
         Lines come in twos of one colour, the second dashed.
-    weights
-        {line: weights of its dense network} to draw weights remaining in place of density.
+    weights : dict of str to int, optional
+        ``{line: weights of its dense network}`` to draw weights remaining, in thousands, in place
+        of density.
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
@@ -192,7 +251,32 @@ def metric_vs_density(
 
 def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
     """The three panels of the paper's Figures 3 and 11: tickets that learn ever faster, ever more
-    slowly, and beside reinits."""
+    slowly, and beside reinits.
+
+    They are rounds 0, 3 and 7, then 0, 7, 12, 15 and 18, then the first three beside the
+    reinitialisations of rounds 3 and 7, as far as the scale has them. A curve is the mean over
+    trials, its band their minimum to maximum.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`, for lines named "winning ticket" and "random reinit" that keep `metric`,
+        see `Line.with_curves`.
+    metric : str
+        "test_accuracy" | "val_accuracy", in percent, or "val_loss".
+    paper : str, optional
+        The figure whose curves are drawn behind, such as "fig03"; None draws ours alone.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The legend stands in place of the fourth panel.
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
+    """
     figure, axes = panels(2, 2)
     tickets = [("winning ticket", r) for r in (0, 3, 7, 12, 15, 18)]
     reinits = [("random reinit", r) for r in (3, 7)]
@@ -205,8 +289,41 @@ def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) 
 def speed_and_accuracy(
     table: pd.DataFrame, accuracy: str, stop: str = "early_stop_iteration", columns: int = 2, **how
 ) -> Figure:
-    """Two panels, when training would stop early and an accuracy, over density, with a legend of so
-    many columns; see `metric_vs_density`."""
+    """Two panels over density, when training would stop early and an accuracy, with a legend.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    accuracy : str
+        The right panel's metric, such as "test_accuracy_at_early_stop", in percent.
+    stop : str
+        The left panel's, in thousands of iterations; see `early_stop_vs_density`.
+    columns : int
+        Of the legend.
+    **how
+        What else `metric_vs_density` takes, such as ``paper="fig04"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
+
+    Examples
+    --------
+    ::
+
+        plan = {
+            "winning ticket (iterative)": lenet.iterative(),
+            "winning ticket (one-shot)": lenet.one_shot(),
+        }
+        table = run(plan, scale="committed")
+        plots.speed_and_accuracy(table, "test_accuracy_at_early_stop", paper="fig04")
+    """
     figure, axes = panels(1, 2)
     early_stop_vs_density(table, axes[0], stop, **how)
     accuracy_vs_density(table, axes[1], accuracy, **how)
@@ -217,7 +334,23 @@ def speed_and_accuracy(
 def speed_and_accuracy_by_network(
     table: pd.DataFrame, accuracy: str, networks: list[str], **how
 ) -> Figure:
-    """A row of two panels for each network, its legend beside them; see `speed_and_accuracy`."""
+    """A row of two panels for each network, its legend beside them; see `speed_and_accuracy`.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    accuracy : str
+        The right panels' metric, such as "test_accuracy_at_early_stop", in percent.
+    networks : list of str
+        With what the names of a row's lines begin, such as "Conv-2".
+    **how
+        What else `metric_vs_density` takes, such as ``paper="fig05"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     figure, axes = panels(len(networks), 2)
     for network, left, right in zip(networks, axes[::2], axes[1::2]):
         early_stop_vs_density(table, left, network=network, **how)
@@ -231,8 +364,24 @@ def speed_and_accuracy_by_network(
 
 
 def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, columns: int = 2, **how) -> Figure:
-    """Three panels, an accuracy ("test_accuracy" | "val_accuracy") over density at two iterations
-    before the end and at the end, with a legend of so many columns; see `metric_vs_density`."""
+    """Three panels of an accuracy over density, at two iterations before the end and at the end,
+    with a legend.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`, for recipes with two `checkpoints`.
+    accuracy : str
+        "test_accuracy" | "val_accuracy", in percent.
+    columns : int
+        Has no effect: the legend stands in place of the fourth panel.
+    **how
+        What else `metric_vs_density` takes, such as ``paper="fig07"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     figure, axes = panels(2, 2)
     for ax, moment in zip(axes, ("mark_1", "mark_2", "end")):
         metric = f"{accuracy}_at_{moment}"
@@ -247,7 +396,33 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, columns: int = 2
 def distributions(
     table: pd.DataFrame, shown: list[tuple[str | None, int, list[str]]], paper: str | None = None
 ) -> Figure:
-    """A panel for each (title, round, lines) in `shown`, and a legend; see `distribution`."""
+    """Panels of how a quantity is distributed over a layer, two in a row, and a legend.
+
+    A line is the mean over trials of each bin's probability density, its band their minimum to
+    maximum. Where one bin stands out far above all others, the panel ends below its top and says
+    how high it is.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`, for lines that show a distribution, see `Line.distribution`.
+    shown : list of tuple
+        (title, round, lines) of each panel. The title is a layer, which the names of the lines then
+        begin with; None gives the density of the network.
+    paper : str, optional
+        The figure whose curves are drawn behind, such as "fig19"; None draws ours alone.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The legend stands in place of the last panel where their number is odd, else below. A round
+        that the scale lacks has words in place of its panel.
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
+    """
     figure, axes = panels((len(shown) + 1) // 2, 2)
     for ax, (title, r, lines) in zip(axes, shown):
         distribution(table, ax, lines, r, paper, title)
@@ -491,8 +666,22 @@ def workers(hours: dict[str, dict]) -> Figure:
 
 
 def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
-    """One legend of all lines in `axes` and of what is drawn behind them, below the figure or in
-    place of the axes `at`."""
+    """One legend of all lines in `axes` and of what is drawn behind them.
+
+    It says n, how many networks were trained for each point of a line: once, as its title, where
+    all lines have as many.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Of `panels`.
+    axes : list of matplotlib.axes.Axes
+        Those whose lines it names, each once.
+    at : matplotlib.axes.Axes, optional
+        It stands in place of these axes; None: below the figure.
+    columns : int
+        Of the legend below the figure.
+    """
     named = _named(axes)
     if at is None:
         figure.legend(**named, loc="outside lower center", ncols=columns)

@@ -85,9 +85,28 @@ _SCRIPT = """(() => {
 
 
 def rounds_of_lenet(scale: str) -> Slider | None:
-    """Round after round of one trial of Lenet: learning curves (the paper's are those of its Figure
-    3), connections to the image, numbers (the paper's are those of its Figure 4); see
-    `by_round`."""
+    """A slider over the rounds of one trial of Lenet, its winning tickets and their
+    reinitialisations.
+
+    Each frame has the learning curves at a round, a map of the connections to the image that
+    survive, and the round's numbers. The paper's curves are those of its Figure 3, its numbers
+    those of its Figure 4. See `by_round`.
+
+    Parameters
+    ----------
+    scale : str
+        As for `run`, which trains what is missing.
+
+    Returns
+    -------
+    Slider or None
+        It shows itself in JupyterLab and in the book; None where nothing is trained.
+
+    Raises
+    ------
+    LotteryError
+        As `run` does.
+    """
     table = run(ROUNDS, scale=scale, trials=1, quiet=True)
     numbers = papers.curves("fig04")
     iterative = numbers.line.str.endswith(" (iterative)")
@@ -112,19 +131,27 @@ def by_round(
 
     Parameters
     ----------
-    table
-        Of `tables.run`.
-    curve
-        A metric told at every evaluation: "test_accuracy" | "val_accuracy" | "val_loss".
-    paper
-        The figure compared with, such as "fig05".
-    numbers
-        Metrics of the table below.
+    table : pandas.DataFrame
+        Of `run`.
+    curve : str
+        A metric told at every evaluation: "test_accuracy" | "val_accuracy" | "val_loss". The plan's
+        lines must keep it, see `Line.with_curves`.
+    paper : str
+        The figure compared with, such as "fig05"; at smoke scale, whose data are others, its
+        numbers are left out.
+    numbers : tuple of str
+        Metrics of the table below, early stop and test accuracy there if none are given: in
+        iterations and in percent, with the lowest and highest where there are several trials.
 
     Returns
     -------
     Slider or None
         It shows itself in JupyterLab and in the book; None where nothing is trained.
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
     """
     return _slider(table, curve, numbers, papers.curves(paper))
 
@@ -226,28 +253,35 @@ def play(
 
     Parameters
     ----------
-    rate
+    rate : float
         Of the survivors that a round prunes, in (0, 1); of the output layer half of it.
-    rounds
-        1 to 8.
-    strategy
+    rounds : int
+        1 to 8; one-shot pruning takes no notice of it.
+    strategy : str
         "iterative" | "one-shot" (four densities).
-    beside
-        Which control is drawn too: "nothing" | "random reinit" | "random sparse".
-    trials
+    beside : str
+        Which control is drawn too: "nothing" | "random reinit" | "random sparse" (iterative only).
+    trials : int
         How many initialisations.
-    watch
-        See `tables.run`.
+    watch : callable, optional
+        See `run`.
 
     Yields
     ------
     pandas.DataFrame
-        As `tables.run` returns it.
+        As `run` returns it.
 
     Raises
     ------
     LotteryError
-        For what is none of these.
+        For what is none of these, when the first table is asked for.
+
+    Examples
+    --------
+    ::
+
+        for table in play(rate=0.5, rounds=3, beside="nothing"):
+            plots.speed_and_accuracy(table, "test_accuracy_at_early_stop")
     """
     if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
         raise LotteryError(
@@ -279,7 +313,17 @@ def play(
 
 def playground():
     """Controls that train while one watches, for JupyterLab: every round is drawn as it finishes;
-    Stop keeps what is done."""
+    Stop keeps what is done.
+
+    It draws what `play` yields, trained in a thread of its own; what goes wrong is said below the
+    controls.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        The pruning rate, 5 % to 90 % a round, 1 to 8 rounds, the strategy, the control beside it, 1
+        to 5 trials, Train and Stop, and the picture. Nothing is trained before Train is pressed.
+    """
     import ipywidgets as w
 
     controls = {
