@@ -1,8 +1,8 @@
 """The sources of the figures: their form, and papermill from another folder. nbval executes every
 cell (see Makefile)."""
 
-import re
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
