@@ -13,7 +13,7 @@ def points(figure: str, plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
     """What both have, a row a point: line, round, iteration (0 for what is not a curve), metric,
     ours, theirs (means), band.
 
-    table: of `plans.run`; band: the median over a line's points of the paper's maximum less its
+    table: of `tables.run`; band: the median over a line's points of the paper's maximum less its
     minimum, as one point's may be small by luck. Left out are metrics of which the paper draws no
     band, networks that the scale makes narrower, and what a shorter training cannot show: rounds
     whose early stop the paper has after our last iteration, and values at the end.
