@@ -12,7 +12,7 @@ from .analysis import results
 from .core.errors import FailedTrainings, LotteryError
 from .core.scales import SCALES, check_scale
 from .runs import executors, runner, ticket_files
-from .runs.plans import Plan, Request
+from .runs.plans import Plan, Request, joined
 from .runs.store import Store
 from .site import notebooks, progress
 
@@ -47,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(do=do)
         return added
 
+    studies = ", ".join(study.name for study in notebooks.studies())
+
     def names_notebooks(parser: argparse.ArgumentParser, scale: str) -> None:
-        studies = ", ".join(study.name for study in notebooks.studies())
         parser.add_argument(
             "notebooks", nargs="+", metavar="NAME", help=f"fig04, 4, all figures as all; {studies}"
         )
@@ -138,11 +139,10 @@ def _run(options) -> None:
             raise LotteryError(f"{name} is given with {option}, not with -p")
     trials, jobs = _whole(options.trials, "trials"), _whole(options.jobs, "jobs")
     parameters |= {"scale": options.scale, "trials": trials}
-    store, wanted = Store(), {}
     for notebook in chosen:
         notebook.check_parameters(parameters)
-        for key, request in notebook.requests(options.scale, trials).items():
-            wanted[key] = request.also(wanted.get(key))
+    store = Store()
+    wanted = joined(notebook.requests(options.scale, trials) for notebook in chosen)
     missing = {k: request for k, request in wanted.items() if not runner.stored(store, request)}
     if missing:
         with _executor(options, jobs, missing) as executor:

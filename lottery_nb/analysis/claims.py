@@ -90,7 +90,8 @@ class Claim:
 
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""
-        value, base = (_value_at(rows, place) for place in self.places)
+        value = _value_at(rows, self.of)
+        base = value if self.against is None else _value_at(rows, self.places[1])
         if value is None or base is None:
             return None
         if self.as_ != "value":

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+from ..runs.graph import Arrays
 
 RANGES = {
     "initial": (-0.28, 0.28),

@@ -116,9 +116,9 @@ def measure(say: Callable[[str], None] = lambda line: None) -> dict:
     took = {name: median(values) for name, values in seconds.items()}
     return {
         "ratios": {
-            name: round(took[ours] / took[other], 2)
-            for name, (ours, other) in RATIOS.items()
-            if ours in took
+            name: round(took[one] / took[other], 2)
+            for name, (one, other) in RATIOS.items()
+            if one in took
         },
         "machine": {
             "device": device_name("cpu"),

@@ -42,9 +42,13 @@ def _require(condition: bool, message: str) -> None:
         raise LotteryError(message)
 
 
+def is_count(value) -> bool:
+    """Whether this is a whole number of 1 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _count(name: str, value: int, wanted="a whole number of 1 or more is needed") -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    _require(whole, f"{name} is {value!r}: {wanted}")
+    _require(is_count(value), f"{name} is {value!r}: {wanted}")
     return value
 
 

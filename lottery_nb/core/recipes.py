@@ -14,16 +14,11 @@ from typing import Any
 
 from . import masks, networks
 from .errors import LotteryError
-from .lines import Line
+from .lines import Line, is_count
 from .networks import Layer
 from .scales import EFFORTS, shrinking
 
 SCALINGS = ("unit", "raw", "centred", "standardised")
-
-
-def is_count(value) -> bool:
-    """Whether this is a whole number of 1 or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def is_number(value) -> bool:

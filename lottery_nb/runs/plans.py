@@ -43,10 +43,16 @@ def requests_of(plans: Iterable[Plan], scale: str, trials: int | None = None) ->
     plans = list(plans)
     for plan in plans:
         _check(plan)
+    lines = (line for plan in plans for line in plan.values())
+    return joined({n.key: request(n, line) for n in line.nodes(scale, trials)} for line in lines)
+
+
+def joined(parts: Iterable[dict[str, Request]]) -> dict[str, Request]:
+    """Requests by key, brought together: of a training, all that any part asks for."""
     requests: dict[str, Request] = {}
-    for line in (line for plan in plans for line in plan.values()):
-        for node in line.nodes(scale, trials):
-            requests[node.key] = request(node, line).also(requests.get(node.key))
+    for part in parts:
+        for key, each in part.items():
+            requests[key] = each.also(requests.get(key))
     return requests
 
 

@@ -130,22 +130,12 @@ class Store:
     def needed_record(self, key: str) -> dict:
         """The record of a training that is stored, as an earlier look told; raises LotteryError
         where it turns out damaged."""
-        record = self.record(key)
-        if record is None:
-            raise LotteryError(
-                f"store: {key} was damaged after it was stored; run again to train it anew"
-            )
-        return record
+        return _needed(key, self.record(key))
 
     def needed_arrays(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of a training that is stored, as its record told; raises LotteryError where
         they turn out damaged."""
-        arrays = self.arrays(key)
-        if arrays is None:
-            raise LotteryError(
-                f"store: {key} was damaged after it was stored; run again to train it anew"
-            )
-        return arrays
+        return _needed(key, self.arrays(key))
 
     def write(self, key: str, record: dict, arrays: dict[str, np.ndarray]) -> None:
         """Keep a training, all of it or nothing. One that is there stays; what the new one measured
@@ -258,6 +248,14 @@ class Store:
             "Finished trainings are safe; "
             "free some space or set LOTTERY_STORE to a folder you can write to, and run again"
         )
+
+
+def _needed(key: str, found: dict | None) -> dict:
+    if found is None:
+        raise LotteryError(
+            f"store: {key} was damaged after it was stored; run again to train it anew"
+        )
+    return found
 
 
 def _joined(record: dict, added: dict) -> dict:

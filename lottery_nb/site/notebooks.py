@@ -18,7 +18,7 @@ from ..analysis import results
 from ..core.errors import LotteryError
 from ..core.recipes import lenet
 from ..core.scales import SCALES
-from ..runs.plans import Plan, Request, requests_of
+from ..runs.plans import Plan, Request, joined, requests_of
 from ..runs.store import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -117,10 +117,14 @@ class Notebook:
         return self.values("imports", "plan").get("plan", {})
 
     @property
+    def slider(self) -> Plan:
+        """What its slider shows besides its plan; {} without one, or of the plan alone."""
+        return ROUNDS if any("rounds_of_lenet(" in c["source"] for c in self.cells) else {}
+
+    @property
     def all_lines(self) -> Plan:
         """Its plan with what its slider shows besides."""
-        slider = ROUNDS if any("rounds_of_lenet(" in c["source"] for c in self.cells) else {}
-        return self.plan | {f"slider: {label}": line for label, line in slider.items()}
+        return self.plan | {f"slider: {label}": line for label, line in self.slider.items()}
 
     @property
     def committed_scale(self) -> str | None:
@@ -139,11 +143,9 @@ class Notebook:
 
     def requests(self, scale: str, trials: int | None = None) -> dict[str, Request]:
         """What it trains at a scale, by key; of its slider one trial."""
-        requests = requests_of([self.plan], scale, trials)
-        slider = {k: line for k, line in self.all_lines.items() if k not in self.plan}
-        for key, request in requests_of([slider], scale, 1).items():
-            requests[key] = request.also(requests.get(key))
-        return requests
+        return joined(
+            [requests_of([self.plan], scale, trials), requests_of([self.slider], scale, 1)]
+        )
 
     def check_parameters(self, parameters: dict) -> None:
         """Papermill only warns of a parameter that a notebook does not have; we stop."""

@@ -96,19 +96,16 @@ def panels(rows: int, columns: int, height: float = 2.7) -> tuple[Figure, list[A
 def early_stop_vs_density(
     table: pd.DataFrame, ax: Axes, metric: str = "early_stop_iteration", **how
 ) -> None:
-    """Draw the iteration of the smallest validation loss, in thousands, over density.
+    """Draw the iteration of the smallest validation loss, in thousands, over density:
+    `metric_vs_density` of an early stop.
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        Of `run`.
-    ax : matplotlib.axes.Axes
-        The axes to draw into, one of `panels`.
     metric : str
         "early_stop_iteration", or "early_stop_iteration_test": by test loss, of lines that are
         `stopped_on_test`.
-    **how
-        What else `metric_vs_density` takes, such as ``paper="fig04"``.
+    table, ax, **how
+        As in `metric_vs_density`.
     """
     metric_vs_density(table, ax, metric, **how)
 
@@ -116,18 +113,14 @@ def early_stop_vs_density(
 def accuracy_vs_density(
     table: pd.DataFrame, ax: Axes, metric: str = "test_accuracy_at_early_stop", **how
 ) -> None:
-    """Draw an accuracy, in percent, over density.
+    """Draw an accuracy, in percent, over density: `metric_vs_density` of an accuracy.
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        Of `run`.
-    ax : matplotlib.axes.Axes
-        The axes to draw into, one of `panels`.
     metric : str
         Such as "test_accuracy_at_early_stop" or "train_accuracy_at_end".
-    **how
-        What else `metric_vs_density` takes, such as ``paper="fig04"``.
+    table, ax, **how
+        As in `metric_vs_density`.
     """
     metric_vs_density(table, ax, metric, **how)
 
@@ -226,11 +219,8 @@ def metric_vs_density(
             )
             drawn.trained = [ours.trained.min(), ours.trained.max()]
             learned = ours["mean"][ours["mean"] > LEARNED]
-            low = (
-                min(low, learned.quantile(0.1), learned.iloc[0])
-                if learned.quantile(0.25) < lowest
-                else low
-            )  # the first is the line's densest
+            if learned.quantile(0.25) < lowest:
+                low = min(low, learned.quantile(0.1), learned.iloc[0])  # and the line's densest
     if metric.startswith("early_stop_iteration"):
         _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
@@ -363,7 +353,7 @@ def speed_and_accuracy_by_network(
     return figure
 
 
-def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, columns: int = 2, **how) -> Figure:
+def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure:
     """Three panels of an accuracy over density, at two iterations before the end and at the end,
     with a legend.
 
@@ -373,8 +363,6 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, columns: int = 2
         Of `run`, for recipes with two `checkpoints`.
     accuracy : str
         "test_accuracy" | "val_accuracy", in percent.
-    columns : int
-        Has no effect: the legend stands in place of the fourth panel.
     **how
         What else `metric_vs_density` takes, such as ``paper="fig07"``.
 
@@ -515,27 +503,9 @@ def curves(
             + (" reinit" if line == "random reinit" else "")
             + _at_scale(table, line)
         )
-        their = theirs[
-            (theirs.line == line) & (theirs["round"] == r) & (theirs.x <= ours.iteration.max())
-        ].sort_values("x")
+        their = _until(theirs, line, r, ours.iteration.max())
         ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
-        [drawn] = ax.plot(
-            ours.iteration / 1000,
-            ours["mean"],
-            color=colour,
-            linestyle=DASHES[1] if line == "random reinit" else "-",
-            label=label,
-        )
-        drawn.trained = [ours.trained.max()]
-        if ours.trained.max() > 1:
-            ax.fill_between(
-                ours.iteration / 1000,
-                ours["min"],
-                ours["max"],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+        _curve(ax, ours, label, colour, DASHES[1] if line == "random reinit" else "-")
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
         ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(
@@ -570,29 +540,31 @@ def against_dense(
         ours = _spread(
             table[(table.line == line) & (table["round"] == round_)], "iteration", factor
         )
-        their = theirs[
-            (theirs.line == line) & (theirs["round"] == round_) & (theirs.x <= ours.iteration.max())
-        ].sort_values("x")
+        their = _until(theirs, line, round_, ours.iteration.max())
         if len(their):
             ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
-        [drawn] = ax.plot(
-            ours.iteration / 1000, ours["mean"], color=colour, linestyle=dash, label=label
-        )
-        drawn.trained = [ours.trained.max()]
-        if ours.trained.max() > 1:
-            ax.fill_between(
-                ours.iteration / 1000,
-                ours["min"],
-                ours["max"],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+        _curve(ax, ours, label, colour, dash)
     late = factor * table.value[table.iteration > table.iteration.max() / 8]
     margin = 0.05 * (late.max() - late.min())
     ax.set_ylim(late.min() - margin, late.max() + margin)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set(xlabel="Iteration (thousands)", ylabel=LABELS[metric])
+
+
+def _until(theirs: pd.DataFrame, line: str, r: int, last: int) -> pd.DataFrame:
+    """The paper's points of a line's learning curve at round `r`, up to our last iteration."""
+    chosen = (theirs.line == line) & (theirs["round"] == r) & (theirs.x <= last)
+    return theirs[chosen].sort_values("x")
+
+
+def _curve(ax: Axes, ours: pd.DataFrame, label: str, colour: str, dash) -> None:
+    """Draw one of our learning curves: the mean and, of several trainings, a band from minimum to
+    maximum; ours: of `_spread` by iteration."""
+    iterations, n = ours.iteration / 1000, ours.trained.max()
+    [drawn] = ax.plot(iterations, ours["mean"], color=colour, linestyle=dash, label=label)
+    drawn.trained = [n]
+    if n > 1:
+        ax.fill_between(iterations, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
 
 
 def connection_map(rows: pd.DataFrame, ax: Axes) -> None:

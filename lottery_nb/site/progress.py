@@ -9,7 +9,7 @@ import pandas as pd
 from ..analysis import claims, results, tables
 from ..core.recipes import Recipe
 from ..runs import graph
-from ..runs.plans import Request, requests_of
+from ..runs.plans import Request, joined, requests_of
 from ..runs.runner import stored
 from ..runs.store import ROOT, Store
 from .notebooks import Notebook, figures
@@ -118,12 +118,11 @@ def remaining(store: Store | None = None) -> Remaining:
 
 def _requests(figure: Notebook) -> dict[str, Request]:
     """The trainings that a figure's lines want at the scales they are shown at, by key."""
-    requests: dict[str, Request] = {}
     scales = figure.scales
-    for label, line in figure.plan.items():
-        for key, request in requests_of([{label: line}], scales.get(label, "laptop")).items():
-            requests[key] = request.also(requests.get(key))
-    return requests
+    return joined(
+        requests_of([{label: line}], scales.get(label, "laptop"))
+        for label, line in figure.plan.items()
+    )
 
 
 def simulated() -> dict:

@@ -1,13 +1,14 @@
 """The committed tables: each training once, every pair of lines with the lineage it needs, and no
 freeze that spoils a page."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from shared import tiny
 
 from lottery_nb import LotteryError, lenet
 from lottery_nb.analysis import claims, results, tables
-from lottery_nb.core.recipes import Recipe
 from lottery_nb.core.scales import SCALES, Shrinking
 from lottery_nb.runs import graph, runner
 from lottery_nb.runs.plans import requests_of
@@ -101,16 +102,7 @@ def test_a_few_trainings_at_a_better_scale_never_replace_a_finished_line(folder,
     its own."""
     short = {"iterations": 0.5, "rounds": 2, "trials": 3}
     monkeypatch.setitem(SCALES, "laptop", {"lenet": Shrinking(**short)})
-    recipe = Recipe(
-        network="lenet",
-        data="mnist5k",
-        sizes=(20, 10),
-        iterations=4,
-        evaluate_every=2,
-        validation=500,
-        rounds=3,
-        trials=3,
-    )
+    recipe = replace(tiny, trials=3)
     plan = {"ticket": recipe.iterative(), "reinit": recipe.iterative().reinitialised()}
     tables.run(plan, "laptop")
     freeze(plan, scale="laptop")

@@ -8,31 +8,21 @@ import subprocess
 import sys
 import sysconfig
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from shared import import_path
+from shared import import_path, tiny
 
 from lottery_nb.__main__ import main
 from lottery_nb.analysis import tables
 from lottery_nb.core.errors import LotteryError
-from lottery_nb.core.recipes import Recipe
 from lottery_nb.runs import cluster, lineage, runner
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import Store
 
 KILLS = int(os.environ.get("LOTTERY_KILLS", 4))
-SMALL = Recipe(
-    network="lenet",
-    data="mnist5k",
-    sizes=(20, 10),
-    iterations=120,
-    evaluate_every=20,
-    validation=500,
-    rounds=3,
-    trials=3 * KILLS,
-    draws=2,
-)
+SMALL = replace(tiny, iterations=120, evaluate_every=20, trials=3 * KILLS)
 PLAN = {"ticket": SMALL.iterative(), "reinit": SMALL.iterative().reinitialised(2)}
 WANTED = requests_of([PLAN], "paper")
 
