@@ -92,6 +92,7 @@ class Workers:
         self, client: Client, datasets: set[str], others: str = "record", address: str = ""
     ):
         self._client, self._others, self._address = client, others, address
+        self._scheduler = client.scheduler_info(n_workers=0)["id"]
         self._known: dict[str, dict] = {}  # what each worker is, by its address
         self._futures: dict = {}
         self._moved: deque = deque()  # (future's key, iterations), as workers tell
@@ -152,14 +153,23 @@ class Workers:
         if future.status == "lost":
             return LotteryError("Dask lost it")
         try:
-            return future.exception() or future.result()
+            result = future.exception() or future.result()
         except (OSError, TimeoutError, CancelledError) as error:
-            self._check()
-            return error
+            result = error
+        if isinstance(result, Exception):
+            self._workers_here()  # which fails where it is the scheduler that was lost
+        return result
 
-    def _check(self) -> None:
-        """Stop where the scheduler is gone."""
-        if self._client.status != "running":
+    def _workers_here(self) -> dict[str, dict]:
+        """What the scheduler says of its workers, by address."""
+        said = self._client.scheduler_info(n_workers=-1)
+        self._check(said["id"])
+        return said["workers"]
+
+    def _check(self, scheduler: str = "") -> None:
+        """Stop where the scheduler is gone, or where another has come in its place: Dask joins that
+        one by itself, but it knows nothing of what we gave out, nor do its workers of our code."""
+        if self._client.status != "running" or scheduler not in ("", self._scheduler):
             raise LotteryError(
                 f"lost the Dask scheduler {self._address}: what was finished is stored; start it "
                 "again, and run the same command"
@@ -171,7 +181,7 @@ class Workers:
             return {address: worker for address, worker in self._known.items() if worker["welcome"]}
         self._looked = time.monotonic()
         try:
-            here = self._client.scheduler_info(n_workers=-1)["workers"]
+            here = self._workers_here()
             new = [address for address in here if address not in self._known]
             described = self._client.run(_describe(), workers=new, on_error="return") if new else {}
         except OSError:

@@ -273,6 +273,30 @@ def test_kills_of_run_worker_and_scheduler_lose_nothing(
     assert_same(store, undisturbed, monkeypatch)
 
 
+def test_a_scheduler_that_came_back_while_a_record_was_written_is_another(
+    tmp_path, monkeypatch, dask_cluster
+):
+    """Dask joins the new one by itself, but none of its workers has our code, nor our trainings."""
+    store, write = Store(tmp_path / "store"), Store.write
+
+    def slow_write(self, *record):
+        write(self, *record)
+        monkeypatch.setattr(Store, "write", write)
+        dask_cluster.kill_scheduler()
+        while executor._client.status == "running":
+            time.sleep(0.05)
+        while executor._client.status != "running":
+            time.sleep(0.05)
+
+    monkeypatch.setattr(Store, "write", slow_write)
+    with (
+        cluster.joined(dask_cluster.address, {"mnist5k"}) as executor,
+        pytest.raises(LotteryError, match=f"lost the Dask scheduler {dask_cluster.address}"),
+    ):
+        runner.train_missing(WANTED, store, executor)
+    assert len(list(store)) > 0
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_on_local_workers_can_be_stopped(sign, undisturbed, tmp_path, monkeypatch):
     run = start_run(tmp_path, "local_workers(2, {'mnist5k'})")
