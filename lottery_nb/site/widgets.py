@@ -237,14 +237,14 @@ def _number(value: float, metric: str) -> str:
     return f"{value:,.0f}" if metric.startswith("early_stop_iteration") else f"{100 * value:.2f} %"
 
 
-BESIDE = ("nothing", "random reinit", "random sparse")
+CONTROLS = ("nothing", "random reinit", "random sparse")
 
 
 def play(
     rate: float = 0.2,
     rounds: int = 8,
     strategy: str = "iterative",
-    beside: str = "random reinit",
+    control: str = "random reinit",
     trials: int = 2,
     watch: Callable[[], None] = lambda: None,
 ) -> Iterator[pd.DataFrame]:
@@ -259,7 +259,7 @@ def play(
         1 to 8; one-shot pruning takes no notice of it.
     strategy : str
         "iterative" | "one-shot" (four densities).
-    beside : str
+    control : str
         Which control is drawn too: "nothing" | "random reinit" | "random sparse" (iterative only).
     trials : int
         How many initialisations.
@@ -280,15 +280,15 @@ def play(
     --------
     ::
 
-        for table in play(rate=0.5, rounds=3, beside="nothing"):
+        for table in play(rate=0.5, rounds=3, control="nothing"):
             plots.speed_and_accuracy(table, "test_accuracy_at_early_stop")
     """
-    if strategy not in ("iterative", "one-shot") or beside not in BESIDE:
+    if strategy not in ("iterative", "one-shot") or control not in CONTROLS:
         raise LotteryError(
-            f"strategy is {strategy!r} and beside {beside!r}: choose iterative or one-shot, and "
-            f"{', '.join(BESIDE)}"
+            f"strategy is {strategy!r} and control {control!r}: choose iterative or one-shot, and "
+            f"{', '.join(CONTROLS)}"
         )
-    if (strategy, beside) == ("one-shot", "random sparse"):
+    if (strategy, control) == ("one-shot", "random sparse"):
         raise LotteryError(
             "random sparse networks are drawn for the sizes of iterative pruning: choose "
             "iterative, or random reinit"
@@ -296,10 +296,10 @@ def play(
     recipe = lenet.but(prune_fc=rate, prune_output=rate / 2, rounds=rounds)
     tickets = recipe.iterative() if strategy == "iterative" else recipe.one_shot()
     plan = {"winning ticket": tickets}
-    if beside == "random reinit":
-        plan[beside] = tickets.reinitialised()
-    if beside == "random sparse":
-        plan[beside] = recipe.random_sparse()
+    if control == "random reinit":
+        plan[control] = tickets.reinitialised()
+    if control == "random sparse":
+        plan[control] = recipe.random_sparse()
     grid = sorted({node.round for node in tickets.nodes("smoke", trials)})
     for i in range(1, len(grid) + 1):
         yield run(
@@ -332,11 +332,11 @@ def playground():
         ),
         "rounds": w.IntSlider(8, min=1, max=8, description="Rounds"),
         "strategy": w.ToggleButtons(options=["iterative", "one-shot"], description="Pruning"),
-        "beside": w.Dropdown(options=BESIDE, value="random reinit", description="Beside it"),
+        "control": w.Dropdown(options=CONTROLS, value="random reinit", description="Control"),
         "trials": w.IntSlider(2, min=1, max=5, description="Trials"),
     }
-    for control in controls.values():
-        control.style.description_width = "7rem"
+    for chosen in controls.values():
+        chosen.style.description_width = "7rem"
     train, stop = (
         w.Button(description="Train", button_style="primary"),
         w.Button(description="Stop", disabled=True),
@@ -350,7 +350,7 @@ def playground():
     def work():
         try:
             for i, table in enumerate(
-                play(**{name: control.value for name, control in controls.items()}, watch=watch)
+                play(**{name: chosen.value for name, chosen in controls.items()}, watch=watch)
             ):
                 picture.value = _png(table)
                 said.value = (

@@ -112,10 +112,10 @@ def quick(monkeypatch):
 def test_play_yields_a_table_that_grows_by_a_round(quick):
     seen = [
         sorted(table["round"].unique())
-        for table in widgets.play(rate=0.5, rounds=3, beside="random sparse", trials=1)
+        for table in widgets.play(rate=0.5, rounds=3, control="random sparse", trials=1)
     ]
     assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
-    *_, table = widgets.play(rate=0.5, rounds=2, beside="nothing", trials=1)
+    *_, table = widgets.play(rate=0.5, rounds=2, control="nothing", trials=1)
     assert list(table.line.unique()) == ["winning ticket"]
     assert table.density.min() == pytest.approx(0.25, abs=0.01)
 
@@ -125,8 +125,8 @@ def test_play_yields_a_table_that_grows_by_a_round(quick):
     [
         {"rate": 1.5},
         {"strategy": "both"},
-        {"beside": "luck"},
-        {"strategy": "one-shot", "beside": "random sparse"},
+        {"control": "luck"},
+        {"strategy": "one-shot", "control": "random sparse"},
         {"trials": 0},
     ],
 )
@@ -145,7 +145,7 @@ def wait_for(condition):
 
 def test_the_playground_trains_stops_and_goes_on(quick):
     *controls, buttons, said, picture = widgets.playground().children
-    rate, rounds, strategy, beside, trials = controls
+    rate, rounds, strategy, control, trials = controls
     train, stop = buttons.children
     rate.value, trials.value = 0.3, 1
     train.click()
@@ -161,7 +161,7 @@ def test_the_playground_trains_stops_and_goes_on(quick):
     wait_for(lambda: not train.disabled)
     assert said.value == "Round 8 is done. That is all of them."
     assert len(list(Store())) == 17, "what was done was not done again"
-    strategy.value, beside.value = "one-shot", "random sparse"
+    strategy.value, control.value = "one-shot", "random sparse"
     train.click()
     wait_for(lambda: not train.disabled)
     assert "choose iterative" in said.value
