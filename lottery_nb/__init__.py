@@ -17,6 +17,7 @@ _HOMES = {
     "core.recipes": ("Recipe", "lenet", "conv2", "conv4", "conv6", "resnet18", "vgg19"),
     "runs.ticket_files": ("load_ticket",),
     "analysis.tables": ("run", "architectures"),
+    "site.scoreboard": ("compare",),
     "site.widgets": ("rounds_of_lenet", "by_round", "play", "playground"),
 }
 _MODULES = {

@@ -191,7 +191,9 @@ def _status(options) -> None:
         return
     print(f"{'figure':>6}  {'scale':6}  {'done':>4} of {'wanted':>6}  {'hours left':>10}  verdicts")
     for row in rows:
-        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["verdicts"].items() if n)
+        verdicts = _counted(row["verdicts"])
+        if reduced := _counted(row["evidence"]["reduced network"]):
+            verdicts += f"{'; ' * bool(verdicts)}on reduced networks: {reduced}"
         done = f"{row['done']:>4} of {row['wanted']:>6}  {row['hours_left']:>10.1f}"
         print(f"{row['figure']:>6}  {row['scale'] or '–':6}  {done}  {verdicts}")
     asked, distinct = progress.sharing("laptop")
@@ -199,6 +201,10 @@ def _status(options) -> None:
         f"At laptop scale the figures ask for {asked:,} trainings, with all that they stand on; "
         f"{distinct:,} are distinct, and trained once."
     )
+
+
+def _counted(outcomes: dict[str, int]) -> str:
+    return ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items() if n)
 
 
 def _bench(options) -> None:

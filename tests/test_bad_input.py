@@ -195,8 +195,8 @@ def test_plans_and_calls(make, said):
 
 
 GOOD = {
-    "id": "test", "figure": 4, "says": "It does.",
-    "of": {"line": "a", "metric": "m", "density": 0.5}, "against": {"density": 1},
+    "id": "test", "figure": 4, "says": "It does.", "where": "Section 2, Figure 4",
+    "of": {"line": "a", "metric": "val_loss", "density": 0.5}, "against": {"density": 1},
     "as": "difference", "unit": "pp", "text": 1.0, "plot": 0.9, "rule": {"above": 0.3},
 }  # fmt: skip
 
@@ -219,16 +219,18 @@ GOOD = {
         ({"unit": "miles"}, "`unit`"),
         ({"scale": "desktop"}, "`scale`"),
         ({"of": {"line": "a"}}, "`of`"),
-        ({"of": {"line": "a", "metric": "m", "colour": 1}}, "`of`"),
+        ({"of": {"line": "a", "metric": "val_loss", "colour": 1}}, "`of`"),
         ({"of": None}, "`of`"),
-        ({"of": {"line": "a", "metric": "m", "density": "half"}}, "`of`"),
-        ({"of": {"line": "a", "metric": "m", "density": [0.1]}}, "`of`"),
-        ({"of": {"line": "a", "metric": "m", "moment": "median"}}, "`of`"),
+        ({"of": {"line": "a", "metric": "val_loss", "density": "half"}}, "`of`"),
+        ({"of": {"line": "a", "metric": "val_loss", "density": [0.1]}}, "`of`"),
+        ({"of": {"line": "a", "metric": "val_loss", "moment": "median"}}, "`of`"),
         ({"text": "a lot"}, "`text`"),
         ({"plot": [1]}, "`plot`"),
         ({"figure": 100}, "`figure`"),
         ({"figure": "4"}, "`figure`"),
         ({"says": ""}, "`says`"),
+        ({"where": "page 3"}, "`where`"),
+        ({"where": None}, "`where`"),
         ({"id": 4}, "`id`"),
         ({"why": "extra"}, "`why` is unknown: choose id, figure"),
     ],
@@ -420,7 +422,7 @@ def test_any_claim_is_taken_or_named(changes):
         [
             {
                 "line": "a",
-                "metric": "m",
+                "metric": "val_loss",
                 "trial": 0,
                 "density": d,
                 "iteration": 1,

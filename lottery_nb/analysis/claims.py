@@ -1,9 +1,11 @@
 """The paper's claims and what our runs say of them: `book/claims.yml` read, measured and judged.
 
 A measurement is made on each trial of our table (draws of a trial averaged) and, the same way, on
-the paper's own curve. Verdicts: "reproduced" where every trial keeps the rule, "not reproduced"
-where all break it on the same side, "inconclusive" where the trials straddle it, "not tested at
-this scale" where the scale is too small or the table lacks what is compared.
+the paper's own curve. A verdict has two parts. The outcome: "reproduced" where every trial keeps
+the rule, "not reproduced" where all break it on the same side; where the trials straddle it,
+"direction holds" if the rule asks for an effect and every trial has it, though not in the size
+asked, and "open" if not; "not tested" where the scale is too small or the table lacks what is
+compared. The evidence: the scale of the trainings, or that the network is a reduced one.
 """
 
 import json
@@ -23,12 +25,15 @@ from ..runs.store import ROOT
 from . import paper
 
 FILE = ROOT / "book" / "claims.yml"
-VERDICTS = {
+OUTCOMES = {
     "reproduced": "✓",
     "not reproduced": "✗",
-    "inconclusive": "≈",
-    "not tested at this scale": "–",
+    "direction holds": "≈",
+    "open": "?",
+    "not tested": "–",
 }
+# What a verdict rests on, best first. Reduced: narrower, or under a fifth of the paper's iterations
+EVIDENCE = ("paper scale", "laptop scale", "reduced network")
 HUNDREDTHS = ("pp", "%")
 COUNTS = ("weights", "iterations")
 DECIMALS = {"%": 1, "plain": 3}  # else 2
@@ -43,6 +48,7 @@ class Claim:
     id: str
     figure: int
     says: str
+    where: str
     of: dict
     unit: str
     rule: dict
@@ -76,6 +82,28 @@ class Claim:
         return "keeps" if value < bound else "above"
 
     @property
+    def window(self) -> tuple[float, float]:
+        """The lowest and the highest measurement that keep the rule; one is infinite where the rule
+        has one bound, which itself does not keep it."""
+        ((kind, bound),) = self.rule.items()
+        if kind == "between":
+            return bound[0], bound[1]
+        return (bound, np.inf) if kind == "above" else (-np.inf, bound)
+
+    @property
+    def no_effect(self) -> float | None:
+        """The measurement where what is compared is equal; None for a mere value."""
+        return {"difference": 0.0, "relative": 0.0, "ratio": 1.0}.get(self.as_)
+
+    def has_effect(self, value: float) -> bool:
+        """Whether a measurement lies on that side of no effect on which the whole rule does; never
+        where the rule asks for no effect."""
+        low, high = self.window
+        if self.no_effect is None:
+            return False
+        return low >= self.no_effect < value or high <= self.no_effect > value
+
+    @property
     def disagrees(self) -> bool:
         """Whether the paper's text and its own plot differ by more than rounding and a tenth. A
         text that gives a bound, as in "more than 0.3", agrees with a plot beyond it."""
@@ -104,9 +132,15 @@ class Claim:
         """A number with its unit; a dash for none."""
         if value is None or pd.isna(value):
             return "–"
-        return self.number(value) + {"x": "×", **dict.fromkeys(("plain", *COUNTS), "")}.get(
-            self.unit, f" {self.unit}"
-        )
+        return self.number(value) + self.unit_said
+
+    @property
+    def unit_said(self) -> str:
+        """Its unit as it follows a number: a difference of accuracies is in points, a level in
+        percent."""
+        if self.unit == "pp":
+            return " points" if self.as_ == "difference" else " %"
+        return {"x": "×", "%": " %"}.get(self.unit, "")
 
     def number(self, value: float) -> str:
         """A number without its unit, signed where it is a change."""
@@ -153,10 +187,32 @@ def _parse(rows: list[dict], path: Path) -> tuple[Claim, ...]:
                 if each != each or isinstance(each, list) and not each[0] < each[1]:
                     fault = f"has {each}: numbers are finite, and of two the lower comes first"
                     raise _malformed(path, row, [key], fault)
-    return tuple(
+    claims = tuple(
         Claim(**{"as_" if key == "as" else key: value for key, value in row.items()})
         for row in rows
     )
+    for claim, row in zip(claims, rows):
+        if fault := _says_nothing(claim):
+            raise _malformed(path, row, ["rule"], fault)
+    return claims
+
+
+def _says_nothing(claim: Claim) -> str:
+    """What is wrong with a rule that every measurement keeps, or none; "" where nothing is."""
+    least, most = {
+        "value": (0, 100 if claim.unit == "pp" else np.inf),
+        "difference": (-100, 100) if claim.unit == "pp" else (-np.inf, np.inf),
+        "relative": (-100, np.inf),
+        "ratio": (0, np.inf),
+    }[claim.as_]
+    if claim.unit == "plain":  # such as the mean of weights
+        return ""
+    low, high = claim.window
+    if low >= most or high <= least:
+        return f"is never true: a measurement lies between {least} and {most}"
+    if (low < least or low == -np.inf) and (high > most or high == np.inf):
+        return f"is always true: a measurement lies between {least} and {most}"
+    return ""
 
 
 @cache
@@ -250,52 +306,63 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a claim of the figure: `id`, `claim`, `text`, `plot`, `ours` (mean over trials),
-        `low`, `high`, `n`, `verdict`.
+        One row a claim of the figure: `id`, `claim`, `values` (a measurement a trial), `ours`
+        (their mean), `low`, `high`, `n` (how many trials; 0 where trainings are counted, not made),
+        `outcome`, one of `OUTCOMES`, and `evidence`, one of `EVIDENCE`, "" where not tested.
     """
     slim = table.filter(
         ["line", "metric", "trial", "density", "iteration", "x", "value", "scale"]
     ).astype({"line": "category", "metric": "category"})
+    slim.attrs = {}  # which pandas would copy with each selection
     rows, by_place = [], dict(tuple(slim.groupby(["line", "metric"], observed=True)))
     for claim in _of(figure):
         places = dict.fromkeys((place["line"], place["metric"]) for place in claim.places)
         compared = [by_place[place] for place in places if place in by_place]
-        trials = (
-            [
-                claim.measure(trial)
-                for _, trial in pd.concat(compared).groupby("trial", dropna=False)
-            ]
+        measured = (
+            {
+                trial: value
+                for trial, rows_of_it in pd.concat(compared).groupby("trial", dropna=False)
+                if (value := claim.measure(rows_of_it)) is not None
+            }
             if compared
-            else []
+            else {}
         )
-        values = [value for value in trials if value is not None]
-        row = {
-            "id": claim.id,
-            "claim": claim,
-            "n": len(values),
-            "verdict": _verdict(claim, values, set().union(*(rows.scale for rows in compared))),
-        }
+        values = list(measured.values())
+        scales = set().union(*(rows.scale for rows in compared))
+        reduced = {line for line, _ in places} & set(table.attrs.get("reduced", ()))
+        outcome = _outcome(claim, values, scales)
         ours = (
             {"ours": sum(values) / len(values), "low": min(values), "high": max(values)}
             if values
             else dict.fromkeys(("ours", "low", "high"))
         )
-        rows.append(row | ours)
-    return pd.DataFrame(rows, columns=["id", "claim", "ours", "low", "high", "n", "verdict"])
+        rows.append(
+            {
+                "id": claim.id,
+                "claim": claim,
+                "values": values,
+                **ours,
+                "n": sum(pd.notna(trial) for trial in measured),
+                "outcome": outcome,
+                "evidence": "" if outcome == "not tested" else _evidence(scales, reduced),
+            }
+        )
+    columns = ["id", "claim", "values", "ours", "low", "high", "n", "outcome", "evidence"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _verdict(claim: Claim, values: list[float], scales: set[str]) -> str:
+def _outcome(claim: Claim, values: list[float], scales: set[str]) -> str:
     order = list(SCALES)
     if not values or len(scales) > 1 or order.index(*scales) < order.index(claim.scale):
-        return "not tested at this scale"
+        return "not tested"
     sides = {claim.side(value) for value in values}
-    return (
-        "inconclusive"
-        if len(sides) > 1
-        else "reproduced"
-        if sides == {"keeps"}
-        else "not reproduced"
-    )
+    if len(sides) > 1:
+        return "direction holds" if all(map(claim.has_effect, values)) else "open"
+    return "reproduced" if sides == {"keeps"} else "not reproduced"
+
+
+def _evidence(scales: set[str], reduced: set[str]) -> str:
+    return "reduced network" if reduced else f"{next(iter(scales))} scale"
 
 
 def check(figure: str, lines: Iterable[str]) -> None:
@@ -310,79 +377,17 @@ def check(figure: str, lines: Iterable[str]) -> None:
                 )
 
 
+def counts(sheets: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """How many of the claims of some figures have which outcome (a row each) by which evidence (a
+    column each); those not tested have none and stand in the column ""."""
+    every = pd.concat(sheets)
+    return (
+        every.groupby(["outcome", "evidence"])
+        .size()
+        .unstack(fill_value=0)
+        .reindex(index=list(OUTCOMES), columns=[*EVIDENCE, ""], fill_value=0)
+    )
+
+
 def _of(figure: str) -> list[Claim]:
     return [claim for claim in load() if claim.notebook == figure]
-
-
-def compare(figure: str, table: pd.DataFrame):
-    """The figure's claims beside the paper's text, its plot and our runs, as a table to look at.
-
-    Every number of ours is also left in the notebook under its claim's id, for prose elsewhere in
-    the book to quote.
-
-    Parameters
-    ----------
-    figure : str
-        Such as "fig04".
-    table : pandas.DataFrame
-        What `run` returned for the figure's plan.
-
-    Returns
-    -------
-    IPython.display.HTML
-        A row a claim: its verdict, our mean and [lowest, highest] trial, the paper's numbers.
-
-    Raises
-    ------
-    LotteryError
-        Where a claim is malformed, or is about a line that the plan lacks.
-    """
-    if "lines" in table.attrs:
-        check(figure, table.attrs["lines"])
-    judged = verdicts(figure, table)
-    for row in judged.itertuples():
-        _glue(row.id, row.claim.show(row.ours))
-    from IPython.display import HTML
-
-    return HTML(as_html(judged, figure))
-
-
-def as_html(judged: pd.DataFrame, name: str) -> str:
-    """Verdicts in words, as an HTML table whose name keeps it the same from run to run."""
-    shown = pd.DataFrame(
-        {
-            "Claim": [
-                f"{claim.says} (Erratum: {claim.erratum})" if claim.erratum else claim.says
-                for claim in judged.claim
-            ],
-            "Verdict": [f"{VERDICTS[verdict]} {verdict}" for verdict in judged.verdict],
-            "Ours [low, high]": [_with_spread(row) for row in judged.itertuples()],
-            "Paper's text": [claim.show(claim.text) for claim in judged.claim],
-            "Paper's plot": [claim.show(claim.plot) for claim in judged.claim],
-        }
-    )
-    return as_table(shown, name)
-
-
-def as_table(shown: pd.DataFrame, name: str) -> str:
-    """A table of the book as HTML: its name keeps it the same from run to run."""
-    return (
-        shown.style.set_table_attributes('class="dataframe claims"').set_uuid(name).hide().to_html()
-    )
-
-
-def _with_spread(row) -> str:
-    spread = f" [{row.claim.number(row.low)}, {row.claim.number(row.high)}]" if row.n > 1 else ""
-    return row.claim.show(row.ours) + spread
-
-
-def _glue(name: str, text: str) -> None:
-    """Leave a text in the executed notebook under a name, where the book's `glue` role finds it."""
-    from IPython.display import display
-
-    prefix = "application/papermill.record/"
-    display(
-        {f"{prefix}text/plain": text},
-        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
-        raw=True,
-    )

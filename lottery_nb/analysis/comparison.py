@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from . import paper
-from .claims import as_table
 
 QUANTITIES = {
     "early_stop_iteration": "early stop",
@@ -167,6 +166,13 @@ def show(shown: pd.DataFrame, table: pd.DataFrame, study: str, scale: str):
             f"lengths in the names above, are about the run at {scale} scale.</p>"
         )
     return HTML("\n".join(parts))
+
+
+def as_table(shown: pd.DataFrame, name: str) -> str:
+    """A table of the book as HTML: its name keeps it the same from run to run."""
+    return (
+        shown.style.set_table_attributes('class="dataframe claims"').set_uuid(name).hide().to_html()
+    )
 
 
 def _ours(table: pd.DataFrame) -> Means:

@@ -64,8 +64,9 @@ def run(
         fractions, losses in nats, early stops in iterations), `node` (the training's key), where it
         came from (`commit` to `parents`), and `scale`. `x` is the middle of a bin, for
         distributions over a layer only. The table's ``attrs`` have what `plots` and `claims` need
-        beside: "lines", the plan's labels, also of lines without a row, and "scale", the least of
-        the lines' scales.
+        beside: "lines", the plan's labels, also of lines without a row; "scale", the least of the
+        lines' scales; "reduced", the labels of lines whose networks the scale makes reduced ones
+        (see `Recipe.is_reduced`).
 
     Raises
     ------
@@ -177,6 +178,9 @@ def _assemble(
         (scale for scale in SCALES if scale in set(table.scale)),
         min(scales.values(), key=list(SCALES).index, default="smoke"),
     )
+    table.attrs["reduced"] = [
+        label for label, line in plan.items() if line.recipe.is_reduced(scales[label])
+    ]
     table.attrs["narrower"] = any(
         line.recipe.at(scales[label]).width != line.recipe.width for label, line in plan.items()
     )

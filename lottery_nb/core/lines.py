@@ -258,6 +258,7 @@ class Line:
         """
         full, small = self.recipe, self.recipe.at(scale)
         few, many = trials or (small.trials, small.trials)
+        many = min(many, full.trials)  # another figure may have more
         facts: list[tuple[str, int | str, int]] = [
             ("iterations", small.iterations, full.iterations)
         ]

@@ -227,6 +227,12 @@ class Recipe:
             }
         return replace(self, **changes)
 
+    def is_reduced(self, scale: str) -> bool:
+        """Whether a scale says little of the paper's network: it makes it narrower, or trains it
+        for under a fifth of its iterations."""
+        shrunk = self.at(scale)
+        return shrunk.width < self.width or shrunk.iterations < self.iterations / 5
+
     @cached_property
     def identity(self) -> dict:
         """The fields that decide a result and differ from their defaults, as keys have them."""

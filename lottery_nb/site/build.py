@@ -2,22 +2,28 @@
 written beside them, all compiled by Jupyter Book."""
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import pandas as pd
 
 from ..analysis import distances, paper, results, tables
 from ..core.errors import LotteryError
 from ..core.scales import SCALES
+from ..runs.runner import commit
 from ..runs.store import ROOT, results_folder
-from . import pages, progress
+from . import pages, progress, scoreboard
 from .notebooks import FOLDER, Notebook, environment, execute, figures, named, studies
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
@@ -32,6 +38,8 @@ def build() -> Path:
     smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
     """
     PAGES.mkdir(parents=True, exist_ok=True)
+    if not any(PAGES.glob("*.stamp")):
+        (PAGES / "built.md").write_text(pages.built(datetime.now(UTC), commit()))
     paths = [notebook.path for notebook in [*figures(), *studies()]]
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
@@ -43,8 +51,12 @@ def build() -> Path:
     execute(Notebook(FOLDER / "playground.ipynb"), {}, PAGES / "playground.ipynb")
     _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
     _draw_pictures()
-    for name, markdown in _included().items():
+    sheets = progress.judged()
+    for name, markdown in _included(sheets).items():
         (PAGES / f"{name}.md").write_text(markdown)
+    every = scoreboard.as_rows(sheets)
+    pd.DataFrame(every).to_csv(PAGES / "claims.csv", index=False)
+    (PAGES / "claims.json").write_text(json.dumps(every, indent=1))
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode:
@@ -55,9 +67,9 @@ def build() -> Path:
     return ROOT / "_build" / "html" / "index.html"
 
 
-def _included() -> dict[str, str]:
+def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
     """What the prose pages include, as Markdown by name."""
-    sheets, drawn, left = progress.judged(), progress.real_tables(), progress.remaining()
+    drawn, left = progress.real_tables(), progress.remaining()
     compared = {
         figure: distances.points(figure.name, figure.plan, table)
         for figure, table in drawn.items()
@@ -65,8 +77,10 @@ def _included() -> dict[str, str]:
     }
     return {
         "gallery": pages.gallery(sheets, PAGES),
-        "totals": pages.totals(sheets),
-        "scoreboard": pages.scoreboard(sheets),
+        "totals": "\n".join(
+            [scoreboard.summary(sheets), "", "```{raw} html", scoreboard.bar(sheets), "```", ""]
+        ),
+        "scoreboard": scoreboard.page(sheets),
         "disagreements": pages.disagreements(sheets),
         "coverage": pages.coverage(drawn, left),
         "differences": pages.differences(compared),
@@ -88,6 +102,9 @@ def _make_page(path: Path) -> None:
     stamp.unlink(missing_ok=True)
     with _sources(notebook):
         execute(notebook, {"scale": scale}, page)
+    as_run = PAGES / "run" / page.name
+    as_run.parent.mkdir(exist_ok=True)
+    shutil.copyfile(page, as_run)
     _offer(notebook, scale, page)
     stamp.write_text(made_of)
 
@@ -143,21 +160,54 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     plt.close("all")
     matplotlib.use(backend)
     links = [f"{{download}}`{kind.upper()} <{notebook.name}.{kind}>`" for kind in offered]
-    links += [f"{{download}}`this notebook as it was run <{notebook.name}.ipynb>`"]
+    links += [f"{{download}}`this notebook as it was run <run/{notebook.name}.ipynb>`"]
     command = (
         f"python -m lottery_nb run {notebook.name} --scale {notebook.committed_scale or scale}"
     )
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
+    if notebook.is_figure:
+        _arrange(page, pages.glance(notebook, values["table"]))
 
 
 def _append(page: Path, markdown: str) -> None:
     """Add a last cell to an executed notebook."""
-    import nbformat
+    executed = nbformat.read(page, as_version=4)
+    executed.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
+    nbformat.write(executed, page)
 
-    notebook = nbformat.read(page, as_version=4)
-    notebook.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
-    nbformat.write(notebook, page)
+
+def _arrange(page: Path, glance: str) -> None:
+    """Put the cells of an executed figure into a reader's order: title, glance, picture, caption,
+    what to see, slider, claims, and last, folded, how it was made."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell
+
+    executed = nbformat.read(page, as_version=4)
+    title, *_, words, appended = executed.cells
+    tagged = {tag: cell for cell in executed.cells for tag in cell.metadata.get("tags", ())}
+    picture, run, claims = tagged["picture"], tagged["run"], tagged["claims"]
+    heading, _, caption = title.source.partition("\n\n")
+    folded = {"tags": ["hide-input"]}
+    code = new_code_cell(picture.source, id="code", metadata=folded)
+    slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
+    slider.metadata.tags = picture.metadata.tags = ["remove-input"]
+    picture.outputs = picture.outputs[:1]
+    tagged["plan"].metadata.tags.append("hide-input")
+    run.metadata.tags.append("hide-cell")
+    executed.cells = [
+        new_markdown_cell(heading, id="heading"),
+        new_markdown_cell(glance, id="glance"),
+        picture,
+        new_markdown_cell(caption, id="caption"),
+        words,
+        *([slider] if slider.outputs else []),
+        new_markdown_cell("## What the paper claims, and what we find", id="claims-heading"),
+        claims,
+        new_markdown_cell("## How it was made", id="made"),
+        tagged["imports"], tagged["plan"], run, code,
+        appended,
+    ]  # fmt: skip
+    nbformat.write(executed, page)
 
 
 def _draw_pictures() -> None:

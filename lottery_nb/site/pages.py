@@ -10,10 +10,19 @@ import pandas as pd
 
 from ..analysis import claims, distances, results
 from ..analysis.comparison import quantity
+from . import scoreboard
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .notebooks import Notebook
 
+DATA = {
+    "mnist5k": "5,000 embedded digits",
+    "mnist1k": "1,000 embedded digits",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+}
 SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 
 
@@ -33,16 +42,56 @@ def launch(repository: str | None) -> str:
     )
 
 
+def glance(notebook: Notebook, table: pd.DataFrame) -> str:
+    """A figure at a glance, for the top of its page: a mark for each claim, and what was run, how
+    long, and how much of the paper's own programme that is; table: of its `run`."""
+    marks = "".join(
+        scoreboard.mark(row, f"#{row.id}")
+        for row in claims.verdicts(notebook.name, table).itertuples()
+    )
+    ran = "Nothing is trained for this figure: its numbers are counted."
+    if notebook.plan and len(table):
+        nodes = table.drop_duplicates("node")
+        scales = table.attrs["scales"]
+        theirs = sum(
+            line.recipe.iterations * len(line.nodes("paper")) for line in notebook.plan.values()
+        )
+        ours = sum(
+            line.recipe.at(scales[label]).iterations * table[table.line == label].node.nunique()
+            for label, line in notebook.plan.items()
+        )
+        trials = table.groupby("line").trial.nunique()
+        few, many = int(trials.min()), int(trials.max())
+        data = " and ".join(sorted(set(nodes.data.dropna())))
+        for name, known_as in DATA.items():
+            data = data.replace(name, known_as)
+        ran = (
+            f"{len(nodes):,} trainings at {' and '.join(dict.fromkeys(scales.values()))} scale, "
+            f"{few if few == many else f'{few} to {many}'} trial{'s' * (many > 1)} a line, "
+            f"{_duration(nodes.seconds.sum() / 3600)} of computing, on {data}. That is "
+            f"{_share(ours / theirs)} of the iterations that the paper’s figure stands for"
+            f"{', in narrower networks' * table.attrs['narrower']}."
+        )
+    return (
+        f'<div class="glance"><p class="marks" aria-label="Verdicts">{marks}</p><p>{ran} '
+        f'<a href="../reading.html">How to read this page</a></p></div>'
+    )
+
+
+def _share(share: float) -> str:
+    return "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
 def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
     """A card for every figure, picture and verdicts, as MyST; pictures: the folder where they are,
     if they are."""
     cards = []
     for figure, sheet in sheets.items():
-        counts = sheet.verdict.value_counts()
+        counts = sheet.outcome.value_counts()
         said = " ".join(
-            f"{mark} {counts[verdict]}"
-            for verdict, mark in claims.VERDICTS.items()
-            if verdict in counts
+            f"{mark} {counts[outcome]}"
+            for outcome, mark in claims.OUTCOMES.items()
+            if outcome in counts
         )
         options = [f":link: {figure.name}", ":link-type: ref"]
         if (pictures / f"{figure.name}-small.png").exists():
@@ -59,6 +108,14 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
             )
         )
     return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+
+
+def built(when: datetime, commit: str) -> str:
+    """When the book was built from nothing, and of which commit, as Markdown."""
+    return (
+        f"*Last built from nothing on {when:%Y-%m-%d}, commit `{commit}`: every notebook executed, "
+        "every number read from the committed tables. `make book` does it again.*\n"
+    )
 
 
 def coverage(
@@ -101,28 +158,6 @@ def remaining_table(remaining: dict[Notebook, tuple[int, int, dict[str, float]]]
     return "\n".join([*said, ""])
 
 
-def totals(sheets: dict[Notebook, pd.DataFrame]) -> str:
-    """How many claims have which verdict, as a Markdown table."""
-    counts = pd.concat(sheets.values()).verdict.value_counts()
-    rows = [
-        f"| {mark} {verdict} | {counts.get(verdict, 0)} |"
-        for verdict, mark in claims.VERDICTS.items()
-    ]
-    return "\n".join(["| verdict | claims |", "| --- | ---: |", *rows, ""])
-
-
-def scoreboard(sheets: dict[Notebook, pd.DataFrame]) -> str:
-    """All claims and their verdicts, figure by figure, as Markdown."""
-    lines = [totals(sheets)]
-    for figure, sheet in sheets.items():
-        scale = figure.committed_scale
-        command = f"`python -m lottery_nb run {figure.name} --scale laptop`"
-        said = f"At {scale} scale." if scale else f"No results yet: {command} makes them."
-        lines += [f"## Figure {figure.number}", "", f"{said} The page: {{ref}}`{figure.name}`.", ""]
-        lines += ["```{raw} html", claims.as_html(sheet, figure.name), "```", ""]
-    return "\n".join(lines)
-
-
 def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
     """The claims for which the paper's text and its plot give different numbers, and which of them
     ours are nearer to, as Markdown."""
@@ -130,7 +165,7 @@ def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
     for figure, sheet in sheets.items():
         for row in sheet.itertuples():
             if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
-                claim, tested = row.claim, row.verdict != "not tested at this scale"
+                claim, tested = row.claim, row.outcome != "not tested"
                 nearer = (
                     "the plot"
                     if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text)
@@ -150,7 +185,7 @@ def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
     return (
         "\n".join([*head, *rows.values(), ""])
         .replace(" %", "\N{NO-BREAK SPACE}%")
-        .replace(" pp", "\N{NO-BREAK SPACE}pp")
+        .replace(" points", "\N{NO-BREAK SPACE}points")
     )
 
 
@@ -182,7 +217,7 @@ def _shift(metric: str, difference: float) -> str:
     elif "loss" in metric:
         said = f"{difference:+.3f}"
     else:
-        said = f"{100 * difference:+.2f} pp"
+        said = f"{100 * difference:+.2f} points"
     return said.replace("-", "\N{MINUS SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
 
 

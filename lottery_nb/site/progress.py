@@ -48,8 +48,9 @@ def sharing(scale: str) -> tuple[int, int]:
 def status() -> list[dict]:
     """A row a figure: figure, notebook, scale (the best committed), done and wanted (trainings at
     that scale, or at laptop scale where none is committed), hours_left (of computing, see
-    `remaining`), verdicts."""
-    sheets = judged()
+    `remaining`), verdicts (claims by outcome, those of reduced networks apart) and evidence (by
+    what they rest on, claims by outcome)."""
+    counts = {figure: claims.counts([sheet]) for figure, sheet in judged().items()}
     return [
         {
             "figure": figure.number,
@@ -58,10 +59,8 @@ def status() -> list[dict]:
             "done": done,
             "wanted": wanted,
             "hours_left": round(sum(left.values()) / 3600, 2),
-            "verdicts": {
-                verdict: int((sheets[figure].verdict == verdict).sum())
-                for verdict in claims.VERDICTS
-            },
+            "verdicts": counts[figure].drop(columns="reduced network").sum(axis=1).to_dict(),
+            "evidence": counts[figure][list(claims.EVIDENCE)].to_dict(),
         }
         for figure, (done, wanted, left) in remaining(Store()).items()
     ]

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis import paper as papers
-from ..analysis.claims import as_table
+from ..analysis.comparison import as_table
 from ..analysis.tables import run
 from ..core.errors import LotteryError, Stopped
 from ..core.recipes import lenet

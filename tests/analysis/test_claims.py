@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields
 
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from lottery_nb import LotteryError
+from lottery_nb import LotteryError, compare, conv2, lenet, run
 from lottery_nb.analysis import claims
 from lottery_nb.core.scales import SCALES
 from lottery_nb.runs.store import ROOT
@@ -15,14 +16,14 @@ from lottery_nb.site.notebooks import figures
 
 def claim(**changes):
     row = {
-        "id": "test", "figure": 4, "says": "It is so.",
-        "of": {"line": "a", "metric": "m", "density": 0.2}, "against": {"density": 1},
+        "id": "test", "figure": 4, "says": "It is so.", "where": "Section 2",
+        "of": {"line": "a", "metric": "val_loss", "density": 0.2}, "against": {"density": 1},
         "as": "difference", "unit": "pp", "text": None, "plot": None, "rule": {"above": 0},
     }  # fmt: skip
     return claims.parse({**row, **changes}, "claims.yml")
 
 
-def rows(*values, line="a", metric="m", densities=(1, 0.2), iteration=100):
+def rows(*values, line="a", metric="val_loss", densities=(1, 0.2), iteration=100):
     """One trial a pair of values."""
     return pd.DataFrame(
         [
@@ -46,55 +47,52 @@ def judge(a_claim, table, scale="laptop", monkeypatch=None):
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict"),
+    ("values", "outcome"),
     [
         ([(0.90, 0.91), (0.90, 0.92)], "reproduced"),
-        ([(0.90, 0.91), (0.90, 0.89)], "inconclusive"),
+        ([(0.90, 0.91), (0.90, 0.89)], "open"),
         ([(0.90, 0.89), (0.90, 0.90)], "not reproduced"),
     ],
 )
-def test_verdicts(values, verdict, monkeypatch):
+def test_outcomes(values, outcome, monkeypatch):
     row = judge(claim(), rows(*values), monkeypatch=monkeypatch)
-    assert row.verdict == verdict
+    assert row.outcome == outcome
     differences = [100 * (pruned - dense) for dense, pruned in values]
     assert row.ours == pytest.approx(sum(differences) / 2)
     assert (row.low, row.high) == pytest.approx((min(differences), max(differences)))
 
 
 def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
+    assert judge(claim(), rows((0.9, 0.91)), "smoke", monkeypatch).outcome == "not tested"
     assert (
-        judge(claim(), rows((0.9, 0.91)), "smoke", monkeypatch).verdict
-        == "not tested at this scale"
+        judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).outcome
+        == "not tested"
     )
-    assert (
-        judge(claim(scale="paper"), rows((0.9, 0.91)), "laptop", monkeypatch).verdict
-        == "not tested at this scale"
-    )
-    assert judge(claim(), rows((0.9, 0.91)), "paper", monkeypatch).verdict == "reproduced", (
+    assert judge(claim(), rows((0.9, 0.91)), "paper", monkeypatch).outcome == "reproduced", (
         "a larger scale than is asked for"
     )
     assert (
-        judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).verdict
-        == "not tested at this scale"
+        judge(claim(), rows((0.9, 0.91), densities=(1, 0.25)), "laptop", monkeypatch).outcome
+        == "not tested"
     )
     assert (
         judge(
             claim(), pd.DataFrame(columns=["line", "metric", "trial"]), "laptop", monkeypatch
-        ).verdict
-        == "not tested at this scale"
+        ).outcome
+        == "not tested"
     )
     # Ten rounds of small layers only, in a large network.
-    after_ten_rounds = claim(of={"line": "a", "metric": "m", "density": 0.9942})
+    after_ten_rounds = claim(of={"line": "a", "metric": "val_loss", "density": 0.9942})
     assert (
         judge(
             after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.9953)), "laptop", monkeypatch
-        ).verdict
-        == "not tested at this scale"
+        ).outcome
+        == "not tested"
     )
     assert (
         judge(
             after_ten_rounds, rows((0.9, 0.91), densities=(1, 0.99416)), "laptop", monkeypatch
-        ).verdict
+        ).outcome
         == "reproduced"
     )
 
@@ -104,8 +102,8 @@ def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
     [
         (("laptop", "laptop"), "reproduced"),
         (("paper", "paper"), "reproduced"),
-        (("laptop", "paper"), "not tested at this scale"),
-        (("paper", "laptop"), "not tested at this scale"),
+        (("laptop", "paper"), "not tested"),
+        (("paper", "laptop"), "not tested"),
     ],
 )
 def test_lines_at_two_scales_are_not_compared(scales, verdict, monkeypatch):
@@ -117,9 +115,9 @@ def test_lines_at_two_scales_are_not_compared(scales, verdict, monkeypatch):
             rows((0.90, 0.91), line="b").assign(scale=scales[1]),
         ]
     )
-    assert claims.verdicts("fig04", table).verdict.tolist() == [verdict]
+    assert claims.verdicts("fig04", table).outcome.tolist() == [verdict]
     further = rows((0.90, 0.91), line="c").assign(scale="smoke")
-    assert claims.verdicts("fig04", pd.concat([table, further])).verdict.tolist() == [verdict], (
+    assert claims.verdicts("fig04", pd.concat([table, further])).outcome.tolist() == [verdict], (
         "only of the lines that are compared"
     )
 
@@ -143,9 +141,9 @@ def test_measures(how, unit, value):
 
 def test_a_window_is_averaged_and_an_iteration_is_exact():
     table = rows((1, 2, 4, 50), densities=(1, 0.5, 0.2, 0.01))
-    window = {"line": "a", "metric": "m", "density": [0.1, 0.6]}
+    window = {"line": "a", "metric": "val_loss", "density": [0.1, 0.6]}
     assert claim(of=window, unit="x").measure(table) == 2
-    at = {"line": "a", "metric": "m", "density": 0.2, "iteration": 100}
+    at = {"line": "a", "metric": "val_loss", "density": 0.2, "iteration": 100}
     assert claim(of=at, unit="x").measure(table) == 3
     assert claim(of={**at, "iteration": 200}, unit="x").measure(table) is None
 
@@ -171,18 +169,109 @@ def test_rules(rule, value, side):
 def test_trials_on_both_sides_of_a_window_straddle_it(monkeypatch):
     window = claim(rule={"between": [-1, 1]})
     assert (
-        judge(window, rows((0.90, 0.88), (0.90, 0.93)), monkeypatch=monkeypatch).verdict
-        == "inconclusive"
+        judge(window, rows((0.90, 0.88), (0.90, 0.93)), monkeypatch=monkeypatch).outcome == "open"
     )
     assert (
-        judge(window, rows((0.90, 0.92), (0.90, 0.93)), monkeypatch=monkeypatch).verdict
+        judge(window, rows((0.90, 0.92), (0.90, 0.93)), monkeypatch=monkeypatch).outcome
         == "not reproduced"
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "values", "outcome"),
+    [
+        # An effect of more than 0.3 is asked for.
+        ({"rule": {"above": 0.3}}, (0.2, 0.5), "direction holds"),
+        ({"rule": {"above": 0.3}}, (0.0, 0.5), "open"),
+        ({"rule": {"above": 0.3}}, (0.1, 0.2), "not reproduced"),
+        ({"rule": {"below": -10}}, (-20, -5), "direction holds"),
+        ({"rule": {"below": -10}}, (-20, 5), "open"),
+        ({"rule": {"between": [-48, -28]}}, (-60, -20), "direction holds"),
+        ({"rule": {"between": [-48, -28]}}, (-60, 20), "open"),
+        # Any effect at all, or none, is: a size is not the question.
+        ({"rule": {"above": 0}}, (-1, 1), "open"),
+        ({"rule": {"between": [-1, 1]}}, (0.5, 2), "open"),
+        ({"rule": {"above": -0.3}}, (-0.5, 0.5), "open"),
+        # Twice as early; a mere value has no "no effect".
+        ({"rule": {"above": 2}, "as": "ratio", "unit": "x"}, (1.5, 2.5), "direction holds"),
+        ({"rule": {"above": 2}, "as": "ratio", "unit": "x"}, (0.9, 2.5), "open"),
+        ({"rule": {"above": 2}, "as": "value", "unit": "x", "against": None}, (1, 3), "open"),
+    ],
+)
+def test_a_size_missed_is_not_a_direction_missed(changes, values, outcome, monkeypatch):
+    a_claim = claim(**changes)
+    base = 1.0 if a_claim.as_ == "ratio" else 0.0
+    scale = 100 if a_claim.unit == "pp" else 1
+    table = rows(*((base, value / scale) for value in values))
+    assert judge(a_claim, table, monkeypatch=monkeypatch).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("scale", "reduced", "evidence"),
+    [
+        ("paper", [], "paper scale"),
+        ("laptop", [], "laptop scale"),
+        ("laptop", ["other"], "laptop scale"),
+        ("laptop", ["a"], "reduced network"),
+        ("smoke", ["a"], ""),
+    ],
+)
+def test_what_a_verdict_rests_on(scale, reduced, evidence, monkeypatch):
+    monkeypatch.setattr(claims, "load", lambda: (claim(),))
+    table = rows((0.90, 0.91), (0.90, 0.92)).assign(scale=scale)
+    table.attrs["reduced"] = reduced
+    row = claims.verdicts("fig04", table).iloc[0]
+    assert (row.evidence, row.n) == (evidence, 2)
+    assert row["values"] == pytest.approx([1, 2])
+    counts = claims.counts([claims.verdicts("fig04", table)])
+    assert counts.loc[row.outcome, evidence] == counts.to_numpy().sum() == 1
+
+
+def test_reduced_is_narrower_or_under_a_fifth_of_the_iterations():
+    assert not lenet.is_reduced("laptop") and lenet.is_reduced("smoke")
+    assert conv2.is_reduced("laptop") and not conv2.is_reduced("paper")
+    assert not conv2.but(iterations=1000).is_reduced("paper"), "its author asked for that"
+    table = run({"a": lenet.iterative(), "b": conv2.iterative()}, scale="committed", quiet=True)
+    assert table.attrs["reduced"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": {"above": 100}},
+        {"rule": {"below": -100}},
+        {"rule": {"between": [101, 102]}},
+        {"rule": {"below": 100.5}},
+        {"rule": {"above": -100.5}},
+        {"rule": {"between": [-101, 101]}},
+        {"rule": {"above": -101}, "as": "relative", "unit": "%"},
+        {"rule": {"below": -100}, "as": "relative", "unit": "%"},
+        {"rule": {"above": -1}, "as": "ratio", "unit": "x"},
+        {"rule": {"below": 0}, "as": "ratio", "unit": "x"},
+        {"rule": {"below": 0}, "as": "value", "unit": "pp", "against": None},
+    ],
+)
+def test_a_rule_that_is_always_or_never_true_is_named(changes):
+    with pytest.raises(LotteryError, match="`rule` is (always|never) true: a measurement lies"):
+        claim(**changes)
+
+
+def test_a_metric_that_no_table_can_have_is_named():
+    with pytest.raises(LotteryError, match="`metric` in `of` is 'test_acuracy'"):
+        claim(of={"line": "a", "metric": "test_acuracy", "density": 0.2})
+    pattern = SCHEMA["$defs"]["place"]["properties"]["metric"]["pattern"]
+    tables = (ROOT / "book" / "results").glob("*.parquet")
+    metrics = set().union(*(pd.read_parquet(each, columns=["metric"]).metric for each in tables))
+    assert len(metrics) > 30
+    for metric in metrics - {"diverged", "map of connections, fc1"}:
+        assert re.search(pattern, metric), metric
+
+
 def test_numbers_in_words():
-    assert claim().show(0.408) == "+0.41 pp"
-    assert claim().show(-0.004) == "0.00 pp"
+    assert claim().show(0.408) == "+0.41 points"
+    assert claim().show(-0.004) == "0.00 points"
+    level = claim(**{"as": "value"}, against=None, rule={"above": 90})
+    assert level.show(99.516) == "99.52 %"
     assert claim(unit="%", **{"as": "relative"}).show(-19.54) == "−19.5 %"
     assert claim(unit="x", **{"as": "ratio"}).show(2.156) == "2.16×"
     assert claim().show(None) == claim().show(float("nan")) == "–"
@@ -221,13 +310,13 @@ def test_every_claim_is_about_lines_of_its_figure():
 
 @pytest.mark.parametrize("place", ["of", "against"])
 def test_a_line_that_the_plan_lacks_is_named(place, monkeypatch):
-    of = {"line": "a", "metric": "m"}
+    of = {"line": "a", "metric": "val_loss"}
     a_claim = claim(**{"of": of, "against": {"line": "a"}, place: {**of, "line": "typo"}})
     monkeypatch.setattr(claims, "load", lambda: (a_claim,))
     table = rows((0.9, 0.91)).assign(scale="laptop")
     table.attrs["lines"] = ["a", "b"]
     with pytest.raises(LotteryError, match="claim test is about a line 'typo', .* choose a, b$"):
-        claims.compare("fig04", table)
+        compare("fig04", table)
     claims.check("fig05", [])
 
 
@@ -244,7 +333,8 @@ def test_the_schema_is_one_for_editors_too():
     whole = yaml.safe_load(text)
     assert editor.is_valid(whole)
     wrong = {
-        "id": 4, "figure": 100, "says": "", "of": {"line": "a"}, "against": ["density"],
+        "id": 4, "figure": 100, "says": "", "where": "somewhere", "of": {"line": "a"},
+        "against": ["density"],
         "as": "quotient", "unit": "miles", "text": "a lot", "plot": True,
         "rule": {"above": 1, "below": 2}, "scale": "desktop", "erratum": None, "why": "extra",
     }  # fmt: skip

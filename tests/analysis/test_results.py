@@ -121,7 +121,7 @@ def test_a_few_trainings_at_a_better_scale_never_replace_a_finished_line(folder,
 def test_lines_at_two_scales_are_named_so_and_not_compared(folder, monkeypatch):
     claim = claims.parse(
         {
-            "id": "a", "figure": 98, "says": "a",
+            "id": "a", "figure": 98, "says": "a", "where": "Figure 4",
             "of": {"line": "ticket", "metric": "test_accuracy_at_end", "density": 1},
             "against": {"line": "other"}, "as": "difference", "unit": "pp", "text": None,
             "plot": None, "rule": {"above": -100}, "scale": "smoke",
@@ -135,8 +135,8 @@ def test_lines_at_two_scales_are_named_so_and_not_compared(folder, monkeypatch):
     ]
     alike = pd.DataFrame(rows).assign(scale="laptop", iteration=4, x=float("nan"))
     mixed = alike.assign(scale=["laptop", "paper"])
-    assert claims.verdicts("fig98", alike).verdict.tolist() == ["reproduced"]
-    assert claims.verdicts("fig98", mixed).verdict.tolist() == ["not tested at this scale"]
+    assert claims.verdicts("fig98", alike).outcome.tolist() == ["reproduced"]
+    assert claims.verdicts("fig98", mixed).outcome.tolist() == ["not tested"]
 
 
 def test_committed_trainings_are_not_replaced_by_another_machines(folder, tmp_path, monkeypatch):

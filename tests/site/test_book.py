@@ -10,7 +10,7 @@ import pytest
 
 from lottery_nb import LotteryError
 from lottery_nb.__main__ import main
-from lottery_nb.analysis import results, tables
+from lottery_nb.analysis import claims, results, tables
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import ROOT, Store
 from lottery_nb.site import build, pages, progress
@@ -57,15 +57,20 @@ def test_status(capsys):
             "wanted",
             "hours_left",
             "verdicts",
+            "evidence",
         }
         assert (ROOT / row["notebook"]).exists()
     by_figure = {row["figure"]: row for row in rows}
     assert by_figure[2]["verdicts"] == {
         "reproduced": 6,
         "not reproduced": 1,
-        "inconclusive": 0,
-        "not tested at this scale": 0,
+        "direction holds": 0,
+        "open": 0,
+        "not tested": 0,
     }
+    assert by_figure[2]["evidence"]["paper scale"] == by_figure[2]["verdicts"]
+    assert by_figure[4]["verdicts"]["not tested"] == 15
+    assert not any(by_figure[4]["evidence"]["laptop scale"].values())
     assert [by_figure[4][name] for name in ("scale", "done", "wanted")] == [None, 0, 335]
     assert main(["status"]) == 0
     said = capsys.readouterr().out
@@ -188,14 +193,19 @@ def test_pages_show_results_not_machinery(built):
     page = (built / "book" / "figures" / "fig04.html").read_text()
     assert "reinitialised" in page, "the plan is readable"
     assert "<img" in page
-    assert "not tested at this scale" in page or "reproduced" in page
+    assert 'class="mark ' in page and "number-line" in page
+    assert "of the iterations that the paper’s figure stands for" in page
     for hidden in ("# Parameters", "matplotlib.pyplot as plt", "Traceback", "trainings:"):
         assert hidden not in page
     intro = (built / "book" / "intro.html").read_text()
     assert "nan" not in re.sub(r"<[^>]+>", " ", intro).split()
     assert "{glue" not in intro
+    assert "Last built from nothing on" in intro
     scoreboard = (built / "book" / "scoreboard.html").read_text()
-    assert scoreboard.count("<tr>") >= 25
+    assert scoreboard.count('class="number-line"') == len(claims.load())
+    offered = {path.name: path for path in built.glob("_downloads/*/claims.*")}
+    assert len(pd.read_csv(offered["claims.csv"])) == len(claims.load())
+    assert len(json.loads(offered["claims.json"].read_text())) == len(claims.load())
 
 
 def test_the_gallery_leads_to_every_figure(built):

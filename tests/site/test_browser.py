@@ -122,6 +122,7 @@ def test_every_link_leads_somewhere(visited, built):
             if (
                 not target.is_file()
                 or address.fragment
+                and "=" not in address.fragment  # what the scoreboard filters by
                 and f'id="{address.fragment}"' not in target.read_text()
             ):
                 missing.append((name, address.geturl()))
@@ -153,6 +154,62 @@ def test_the_gallery_leads_to_all_figures(reader):
     cards.nth(3).click()
     page.wait_for_url("**/fig04.html*")
     assert page.locator("h1").first.inner_text().startswith("Figure 4")
+
+
+def claims_shown(page):
+    return page.locator(".scoreboard li:visible").count()
+
+
+def test_the_scoreboard_is_short_and_filters_by_its_address(reader):
+    page = reader.open("book/scoreboard.html")
+    assert page.evaluate("document.documentElement.scrollHeight") <= 3000
+    assert claims_shown(page) == 0, "groups are closed"
+    form = page.locator("form.claims-filter")
+    form.locator("[name=network]").select_option("Resnet-18")
+    form.locator("[name=outcome]").select_option("not reproduced")
+    found = claims_shown(page)
+    assert found > 0
+    assert form.locator("output").inner_text() == f"{found} of 298 claims."
+    assert page.url.endswith("#network=Resnet-18&outcome=not+reproduced")
+    form.locator("[name=q]").fill("no such words")
+    assert claims_shown(page) == 0
+    form.locator("[name=q]").fill("")
+    page.goto("about:blank")
+    page = reader.open("book/scoreboard.html#network=Resnet-18&outcome=not+reproduced")
+    assert claims_shown(page) == found, "the address alone does the same"
+    form.locator("button").click()
+    assert claims_shown(page) == found, "all groups are there; the open ones stay open"
+    assert page.locator(".scoreboard details:visible").count() == len(figures())
+    assert "#" not in page.url
+    assert not reader.wrong
+
+
+def test_a_part_of_the_bar_leads_to_its_claims(reader):
+    page = reader.open("book/intro.html")
+    part = page.locator(".verdict-bar a[href*='outcome=not%20reproduced&evidence=reduced']")
+    count = int(part.inner_text())
+    part.click()
+    page.wait_for_url("**/scoreboard.html#*")
+    assert claims_shown(page) == count
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_link_leads_to_its_claim(browser, site, scripts):
+    reader = Reader(browser, site, java_script_enabled=scripts)
+    page = reader.open("book/scoreboard.html#fig31-larger-start-at-34k")
+    claim = page.locator("#fig31-larger-start-at-34k")
+    claim.locator("p").first.wait_for(state="visible")
+    assert 0 <= claim.bounding_box()["y"] < WIDE["height"]
+    reader.page.close()
+
+
+def test_a_link_to_a_claim_that_is_gone_says_so(reader):
+    page = reader.open("book/scoreboard.html#fig31-no-longer-there")
+    assert "There is no claim fig31-no-longer-there" in page.locator("form output").inner_text()
+    assert page.locator("#fig31-claims li:visible").count() == 6
+    assert claims_shown(page) == 6
+    page = reader.open("book/scoreboard.html#outcome=unheard-of")
+    assert page.locator(".scoreboard details:visible").count() == len(figures())
 
 
 def shown(page):
