@@ -39,6 +39,7 @@ COUNTS = ("weights", "iterations")
 DECIMALS = {"%": 1, "plain": 3}  # else 2
 # Of the weights that are left or gone, whichever are fewer; neighbouring rounds are further apart
 DENSITY_TOLERANCE = 0.03
+POINT = ("trial", "density", "iteration", "x", "value")
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,10 @@ class Claim:
 
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""
-        value = _value_at(rows, self.of)
-        base = value if self.against is None else _value_at(rows, self.places[1])
+        found = (_points(rows, place["line"], place["metric"]) for place in self.places)
+        return self._compared(*map(_value_at, found, self.places))
+
+    def _compared(self, value: float | None, base: float | None) -> float | None:
         if value is None or base is None:
             return None
         if self.as_ != "value":
@@ -127,6 +130,22 @@ class Claim:
                 ratio = float(np.divide(value, base))
             value = {"difference": value - base, "relative": ratio - 1, "ratio": ratio}[self.as_]
         return value * (100 if self.unit in HUNDREDTHS else 1)
+
+    def by_trial(self, points: dict[tuple[str, str], "Points"]) -> dict[float, float]:
+        """The measurement on each trial that has one; points: by line and metric."""
+        places = [(place["line"], place["metric"]) for place in self.places]
+        if not all(place in points for place in places):
+            return {}
+        of, against = (points[place] for place in places)
+        found = {}
+        for trial in dict.fromkeys(of["trial"].tolist()):
+            both = (
+                {k: v[each["trial"] == trial] for k, v in each.items()} for each in (of, against)
+            )
+            value = self._compared(*map(_value_at, both, self.places))
+            if value is not None:
+                found[trial] = value
+        return found
 
     def show(self, value: float | None) -> str:
         """A number with its unit; a dash for none."""
@@ -243,31 +262,42 @@ def _malformed(path: Path, row, keys: list, fault: str) -> LotteryError:
     return LotteryError(" ".join(f"{path}: claim {name} is malformed: {where} {fault}".split()))
 
 
-def _value_at(rows: pd.DataFrame, where: dict) -> float | None:
-    """Mean value of the rows at a place: line, metric and, where given, density (one or a window)
-    and iteration; of a distribution, whose rows have an `x`, its moment or its probability density
-    at `x`."""
-    chosen = ((rows.line == where["line"]) & (rows.metric == where["metric"])).to_numpy(bool)
+Points = dict[str, np.ndarray]  # of a line and a metric: "trial", "density", "iteration", …
+
+
+def _points(rows: pd.DataFrame, line: str, metric: str) -> Points:
+    chosen = ((rows.line == line) & (rows.metric == metric)).to_numpy(bool)
+    rows = rows[chosen].reindex(columns=POINT)
+    return {name: rows[name].to_numpy(float) for name in POINT}
+
+
+def _chosen(points: Points, which: np.ndarray) -> Points:
+    return {name: column[which] for name, column in points.items()}
+
+
+def _value_at(points: Points, where: dict) -> float | None:
+    """Mean value of the points at a place: density (one or a window) and iteration, where they are
+    given; of a distribution, whose points have an "x", its moment or its probability density at
+    `x`."""
+    values, densities = points["value"], points["density"]
+    chosen = np.ones(len(values), bool)
     if "iteration" in where:
-        chosen = chosen & (rows.iteration == where["iteration"]).to_numpy(bool)
+        chosen &= points["iteration"] == where["iteration"]
     density = where.get("density")
     if isinstance(density, list):
-        chosen = chosen & rows.density.between(*density).to_numpy(bool)
+        chosen &= (densities >= density[0]) & (densities <= density[1])
     elif density is not None and chosen.any():
-        off = np.where(
-            chosen & rows.density.notna(), np.abs(rows.density.to_numpy(float) - density), np.inf
-        )
-        chosen = (
-            chosen & (off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))
-        )
+        off = np.where(chosen & ~np.isnan(densities), np.abs(densities - density), np.inf)
+        chosen &= (off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))
     if not chosen.any():
         return None
-    values = rows.value.to_numpy(float)[chosen]
     if "moment" in where:
-        return _moment(rows.x.to_numpy()[chosen], values, where["moment"])
+        return _moment(points["x"][chosen], values[chosen], where["moment"])
     if "x" in where:
-        return float(np.interp(where["x"], rows.x.to_numpy()[chosen], values))
-    return float(pd.Series(values).mean())
+        return float(np.interp(where["x"], points["x"][chosen], values[chosen]))
+    there = values[chosen]
+    there = there[~np.isnan(there)]
+    return float(there.mean()) if len(there) else float("nan")
 
 
 def _moment(x: np.ndarray, density: np.ndarray, which: str) -> float:
@@ -310,25 +340,23 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
         (their mean), `low`, `high`, `n` (how many trials; 0 where trainings are counted, not made),
         `outcome`, one of `OUTCOMES`, and `evidence`, one of `EVIDENCE`, "" where not tested.
     """
-    slim = table.filter(
-        ["line", "metric", "trial", "density", "iteration", "x", "value", "scale"]
-    ).astype({"line": "category", "metric": "category"})
-    slim.attrs = {}  # which pandas would copy with each selection
-    rows, by_place = [], dict(tuple(slim.groupby(["line", "metric"], observed=True)))
-    for claim in _of(figure):
+    claims, points, scales_of = _of(figure), {}, {}
+    wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
+    if wanted and len(table):
+        # Trials as numbers: -1 where nothing is trained and there are none.
+        slim = table.filter(["line", "metric", "scale", *POINT]).copy()
+        slim.attrs = {}  # which pandas would copy with each selection
+        slim["trial"] = slim.trial.astype(float).fillna(-1)
+        for place, rows_there in slim.groupby(["line", "metric"], observed=True):
+            if place in wanted:
+                points[place] = _points(rows_there, *place)
+                scales_of[place] = set(rows_there.scale)
+    rows = []
+    for claim in claims:
         places = dict.fromkeys((place["line"], place["metric"]) for place in claim.places)
-        compared = [by_place[place] for place in places if place in by_place]
-        measured = (
-            {
-                trial: value
-                for trial, rows_of_it in pd.concat(compared).groupby("trial", dropna=False)
-                if (value := claim.measure(rows_of_it)) is not None
-            }
-            if compared
-            else {}
-        )
+        measured = claim.by_trial(points)
         values = list(measured.values())
-        scales = set().union(*(rows.scale for rows in compared))
+        scales = set().union(*(scales_of.get(place, ()) for place in places))
         reduced = {line for line, _ in places} & set(table.attrs.get("reduced", ()))
         outcome = _outcome(claim, values, scales)
         ours = (
@@ -342,7 +370,7 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
                 "claim": claim,
                 "values": values,
                 **ours,
-                "n": sum(pd.notna(trial) for trial in measured),
+                "n": sum(trial >= 0 for trial in measured),
                 "outcome": outcome,
                 "evidence": "" if outcome == "not tested" else _evidence(scales, reduced),
             }

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -211,10 +211,17 @@ class Line:
     def nodes(self, scale: str, trials: int | None = None) -> list[Node]:
         """The trainings this line shows at a scale, in order of rounds; trials: None takes the
         scale's own number."""
+        if trials is not None:
+            _count(
+                "trials", trials, "give a whole number of 1 or more, or None for the scale's own"
+            )
+        return list(self._nodes(scale, trials))
+
+    @lru_cache(maxsize=10_000)  # noqa: B019 (a plan asks again and again; one node keeps its key)
+    def _nodes(self, scale: str, trials: int | None) -> tuple[Node, ...]:
         recipe = self.recipe.at(scale)
         if trials is None:
             trials = recipe.trials
-        _count("trials", trials, "give a whole number of 1 or more, or None for the scale's own")
         one_shot = self.strategy == "one-shot"
         grid = recipe.one_shot_grid if one_shot else range(recipe.rounds + 1)
         rounds = [r for r in grid if self.rounds is None or r in self.rounds]
@@ -227,12 +234,12 @@ class Line:
             draws = 1
         else:
             rounds = [r for r in rounds if r]  # a control of the dense network is another such
-        return [
+        return tuple(
             self.node(recipe, trial, r, draw)
             for r in rounds
             for trial in range(trials)
             for draw in range(draws)
-        ]
+        )
 
     def node(self, recipe: Recipe, trial: int, round: int, draw: int = 0) -> Node:
         """One training of this line; recipe: at its scale. What strategies share is one node: the
