@@ -82,6 +82,7 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
         ),
         "scoreboard": scoreboard.page(sheets),
         "disagreements": pages.disagreements(sheets),
+        "scope": pages.scope(progress.iterations()),
         "coverage": pages.coverage(drawn, left),
         "differences": pages.differences(compared),
         "sharing": pages.sharing_table({scale: progress.sharing(scale) for scale in SCALES}),

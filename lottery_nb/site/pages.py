@@ -79,7 +79,7 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
 
 
 def _share(share: float) -> str:
-    return "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+    return "under 1 %" if share < 0.01 else f"{100 * share:.{int(share < 0.1)}f} %"
 
 
 def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
@@ -87,12 +87,7 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
     if they are."""
     cards = []
     for figure, sheet in sheets.items():
-        counts = sheet.outcome.value_counts()
-        said = " ".join(
-            f"{mark} {counts[outcome]}"
-            for outcome, mark in claims.OUTCOMES.items()
-            if outcome in counts
-        )
+        marks = "".join(map(scoreboard.mark, sheet.itertuples()))
         options = [f":link: {figure.name}", ":link-type: ref"]
         if (pictures / f"{figure.name}-small.png").exists():
             options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
@@ -102,7 +97,7 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
                     f":::{{grid-item-card}} {figure.title}",
                     *options,
                     "",
-                    f"{figure.committed_scale or 'rehearsal'} · {said}",
+                    f'<span class="marks">{marks}</span>',
                     ":::",
                 ]
             )
@@ -113,8 +108,21 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
 def built(when: datetime, commit: str) -> str:
     """When the book was built from nothing, and of which commit, as Markdown."""
     return (
-        f"*Last built from nothing on {when:%Y-%m-%d}, commit `{commit}`: every notebook executed, "
-        "every number read from the committed tables. `make book` does it again.*\n"
+        f"Last built from nothing on {when:%Y-%m-%d}, of commit `{commit}`: every notebook "
+        "executed, every number read from the committed tables. `make book` does it again.\n"
+    )
+
+
+def scope(iterations: tuple[int, int]) -> str:
+    """What was run for the book, and how much of the paper's programme that is, in a sentence;
+    iterations: ours and the paper's."""
+    nodes, (ours, theirs) = results.committed().trainings, iterations
+    days = sorted(set(nodes.started.astype(str).str[:10]))
+    return (
+        f"**What was run:** {len(nodes):,} trainings, {nodes.seconds.sum() / 3600:.0f} hours of "
+        f"one or two threads of a processor, between {days[0]} and {days[-1]}. That is "
+        f"{_share(ours / theirs)} of the {theirs / 1e9:.1f} billion iterations behind the paper’s "
+        "figures.\n"
     )
 
 

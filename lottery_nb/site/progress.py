@@ -45,6 +45,19 @@ def sharing(scale: str) -> tuple[int, int]:
     return sum(map(len, needed)), len(set().union(*needed))
 
 
+def iterations() -> tuple[int, int]:
+    """How many iterations all that the figures show was trained for, and how many the paper's own
+    programme has: each training once, without what it stands on."""
+    held = results.committed()
+    ours = joined(_requests(figure) for figure in figures())
+    theirs = joined(requests_of([figure.plan], "paper") for figure in figures())
+    done = (each.node for each in ours.values() if held.serves(each))
+    return tuple(
+        sum(node.recipe.iterations for node in nodes)
+        for nodes in (done, (each.node for each in theirs.values()))
+    )
+
+
 def status() -> list[dict]:
     """A row a figure: figure, notebook, scale (the best committed), done and wanted (trainings at
     that scale, or at laptop scale where none is committed), hours_left (of computing, see
