@@ -156,7 +156,9 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
         picture = plt.figure(plt.get_fignums()[0])
         picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
         picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
-        picture.savefig(PAGES / f"{notebook.name}-small.png", dpi=50)
+        inches = picture.dpi_scale_trans.inverted()
+        panel = picture.axes[0].get_tightbbox().transformed(inches).padded(0.05)
+        picture.savefig(PAGES / f"{notebook.name}-small.png", dpi=100, bbox_inches=panel)
         offered = ["png", "svg", "csv"]
     plt.close("all")
     matplotlib.use(backend)

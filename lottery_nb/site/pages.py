@@ -23,6 +23,15 @@ DATA = {
     "mnist": "MNIST",
     "cifar10": "CIFAR-10",
 }
+QUESTIONS = {  # and the figures that answer them
+    "Are there winning tickets?": (1, 4, 5, 3, 12, 13, 11, 6),
+    "Is it the weights, or which connections survive?": (14, 17, 18, 25),
+    "How are they found?": (9, 10, 29, 35, 37, 38, 39),
+    "What do they look like inside?": (15, 16, *range(19, 25)),
+    "Do deep networks have them?": (7, 8, *range(40, 46)),
+    "How much depends on the settings?": (26, 27, 28, 30, 31, 32, 33, 34, 36),
+    "What was trained?": (2,),
+}
 SHOWN = (1, 8, 64, 512)  # workers, in the cluster page's table
 
 
@@ -83,26 +92,40 @@ def _share(share: float) -> str:
 
 
 def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
-    """A card for every figure, picture and verdicts, as MyST; pictures: the folder where they are,
-    if they are."""
-    cards = []
-    for figure, sheet in sheets.items():
-        marks = "".join(map(scoreboard.mark, sheet.itertuples()))
-        options = [f":link: {figure.name}", ":link-type: ref"]
-        if (pictures / f"{figure.name}-small.png").exists():
-            options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
-        cards.append(
-            "\n".join(
-                [
-                    f":::{{grid-item-card}} {figure.title}",
-                    *options,
-                    "",
-                    f'<span class="marks">{marks}</span>',
-                    ":::",
-                ]
-            )
-        )
-    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+    """A card for every figure, one panel and its verdicts, by what the figure asks, as MyST; those
+    with no claim tested come last. pictures: the folder where they are, if they are."""
+    said, groups = [], dict(QUESTIONS)
+    groups["Added by you"] = [f.number for f in sheets if f.number > 45]
+    for question, numbers in groups.items():
+        cards = [
+            _card(figure, sheet, pictures)
+            for figure, sheet in sorted(sheets.items(), key=lambda each: _untested(each[1]))
+            if figure.number in numbers
+        ]
+        if cards:
+            said += [f"## {question}", "", "::::{grid} 1 2 2 3", ":gutter: 3", "", *cards]
+            said += ["::::", ""]
+    return "\n".join(said)
+
+
+def _untested(sheet: pd.DataFrame) -> bool:
+    return bool((sheet.outcome == "not tested").all())
+
+
+def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
+    options = [f":link: {figure.name}", ":link-type: ref"]
+    if (pictures / f"{figure.name}-small.png").exists():
+        options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
+    marks = "".join(map(scoreboard.mark, sheet.itertuples()))
+    return "\n".join(
+        [
+            f":::{{grid-item-card}} {figure.title}",
+            *options,
+            "",
+            f'<span class="marks">{marks}</span>' + " not trained yet" * _untested(sheet),
+            ":::",
+        ]
+    )
 
 
 def built(when: datetime, commit: str) -> str:

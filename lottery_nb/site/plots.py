@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -568,16 +569,21 @@ def _curve(ax: Axes, ours: pd.DataFrame, label: str, colour: str, dash) -> None:
 
 
 def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
-    """Draw which share of the first layer's units each pixel still reaches, mean over trials; rows:
-    of "map of connections"."""
+    """Draw which share of the first layer's units each pixel still reaches, mean over trials, in
+    colours that mean the same at every round; rows: of "map of connections"."""
     share = rows.groupby("x").value.mean().sort_index()
     side = round(len(share) ** 0.5)
     picture = ax.imshow(
-        100 * share.to_numpy().reshape(side, side), cmap="viridis", vmin=0, interpolation="none"
+        100 * share.to_numpy().reshape(side, side),
+        cmap="viridis",
+        norm=PowerNorm(0.5, vmin=0, vmax=100),  # a few percent are to be told from none
+        interpolation="none",
     )
     ax.set(xticks=[], yticks=[], title="Connections of each pixel")
     ax.grid(False)
-    ax.figure.colorbar(picture, ax=ax, shrink=0.9, label="to the first layer that survive (%)")
+    ax.figure.colorbar(
+        picture, ax=ax, shrink=0.9, ticks=[0, 5, 20, 50, 100], label="that survive in layer 1 (%)"
+    )
 
 
 def network(weights: list[np.ndarray]) -> Figure:

@@ -11,6 +11,7 @@ from itertools import count
 from threading import Event, Thread
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -22,6 +23,7 @@ from ..core.recipes import lenet
 from . import plots
 from .notebooks import ROUNDS
 
+OPENS_AT = 0.21  # the density of a slider's first frame: where tickets are at their best
 NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
 _numbers = count(1)  # of the sliders on a page
 
@@ -40,29 +42,30 @@ class Slider:
     """Frames behind an `<input type="range">`: mouse, touch and arrow keys move it, screen readers
     hear each frame's name.
 
-    Displays itself in JupyterLab and in the rendered book alike; without scripts the first frame
-    stays.
+    Displays itself in JupyterLab and in the rendered book alike; without scripts the frame at
+    `start` stays.
     """
 
-    def __init__(self, frames: list[Frame], label: str = "Weights remaining"):
-        self.frames, self.label = frames, label
+    def __init__(self, frames: list[Frame], label: str = "Weights remaining", start: int = 0):
+        self.frames, self.label, self.start = frames, label, start
 
     def _repr_html_(self) -> str:
         name = f"slider{next(_numbers)}"
         shown = "".join(
-            f'<div class="frame"{" hidden" if i else ""}><div class="pictures">'
+            f'<div class="frame"{" hidden" * (i != self.start)}><div class="pictures">'
             f"{''.join(map(_image, frame.pictures, frame.pictures.values()))}</div>"
             f"{frame.table}</div>"
             for i, frame in enumerate(self.frames)
         )
         names = escape(";".join(frame.name for frame in self.frames))
-        label, first, last = escape(self.label), escape(self.frames[0].name), len(self.frames) - 1
+        label, last = escape(self.label), len(self.frames) - 1
+        first = escape(self.frames[self.start].name)
         return (
             f'<div id="{name}" class="round-slider" role="group" aria-label="{label}" '
             f'data-names="{names}"><label for="{name}-range">{label}: '
             f'<output for="{name}-range" aria-live="polite">{first}</output></label>'
-            f'<input id="{name}-range" type="range" min="0" max="{last}" value="0" step="1" '
-            f'aria-valuetext="{first}" style="width:100%">{shown}</div>'
+            f'<input id="{name}-range" type="range" min="0" max="{last}" value="{self.start}" '
+            f'step="1" aria-valuetext="{first}" style="width:100%">{shown}</div>'
             f"<script>{_SCRIPT % name}</script>"
         )
 
@@ -165,7 +168,8 @@ def _slider(
     groups = _groups(table)
     mapped = table[table.metric.str.startswith("map of connections")]
     frames = []
-    for r in sorted(table["round"].unique()):
+    density = table.groupby("round").density.mean()
+    for r in density.index:
         rows = table[table["round"] == r]
         name = f"{_percent(rows.drop_duplicates('line').density)}, round {r}"
         pictures = {}
@@ -181,7 +185,9 @@ def _slider(
             plots.connection_map(mapped[mapped["round"] == r], ax)
             pictures[f"Map of the connections of each pixel that survive at {name}"] = _svg(figure)
         frames.append(Frame(name, pictures, _beside_the_papers(rows, numbers, theirs)))
-    return Slider(frames) if frames else None
+    if not frames:
+        return None
+    return Slider(frames, start=int(np.abs(density.to_numpy() - OPENS_AT).argmin()))
 
 
 def _svg(figure: Figure) -> bytes:

@@ -57,12 +57,12 @@ def test_the_map_is_the_share_of_each_pixels_connections(table):
         assert rows_of.value.mean() == pytest.approx(0.8**r, abs=0.001)
 
 
-def test_without_a_script_the_first_frame_stays(slider):
+def test_without_a_script_the_frame_nearest_to_21_percent_stays(slider):
     page = slider._repr_html_()
     assert page.count('class="frame"') == 4
     assert page.count('class="frame" hidden') == 3
-    assert 'min="0" max="3" value="0"' in page
-    assert 'aria-valuetext="100.0 %, round 0"' in page
+    assert 'min="0" max="3" value="3"' in page
+    assert 'aria-valuetext="51.3 %, round 3"' in page
     assert not re.search(r'(src|href)="(?!data:)', page), "it asks for nothing else"
     names = re.findall(r'id="(slider\d+)"', page + slider._repr_html_())
     assert len(set(names)) == 2, "two sliders on a page do not meet"
