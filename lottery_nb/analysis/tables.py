@@ -64,7 +64,8 @@ def run(
         fractions, losses in nats, early stops in iterations), `node` (the training's key), where it
         came from (`commit` to `parents`), and `scale`. `x` is the middle of a bin, for
         distributions over a layer only. The table's ``attrs`` have what `plots` and `claims` need
-        beside: "lines", the plan's labels, also of lines without a row; "scale", the least of the
+        beside: "lines", the plan's labels, also of lines without a row; "conditions", the strategy
+        and the control of each; "scale", the least of the
         lines' scales; "reduced", the labels of lines whose networks the scale makes reduced ones
         (see `Recipe.is_reduced`).
 
@@ -173,6 +174,9 @@ def _assemble(
     )
     table = table.drop_duplicates(["line", *results.POINT], ignore_index=True)[list(COLUMNS)]
     table.attrs["lines"] = list(plan)
+    table.attrs["conditions"] = {
+        label: (line.strategy, line.control) for label, line in plan.items()
+    }
     table.attrs["scales"] = scales
     table.attrs["scale"] = next(
         (scale for scale in SCALES if scale in set(table.scale)),

@@ -149,7 +149,7 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     with _sources(notebook), redirect_stdout(None), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
         exec(compile("\n".join(code), str(notebook.path), "exec"), values)
-    offered = ["csv"]
+    offered, shown = ["csv"], []
     numbers = values["table"].drop(columns=[*results.PROVENANCE], errors="ignore")
     numbers.to_csv(PAGES / f"{notebook.name}.csv", index=False)
     if plt.get_fignums():
@@ -159,6 +159,7 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
         inches = picture.dpi_scale_trans.inverted()
         panel = picture.axes[0].get_tightbbox().transformed(inches).padded(0.05)
         picture.savefig(PAGES / f"{notebook.name}-small.png", dpi=100, bbox_inches=panel)
+        shown = _panels(picture, notebook.name) if notebook.is_figure else []
         offered = ["png", "svg", "csv"]
     plt.close("all")
     matplotlib.use(backend)
@@ -170,7 +171,7 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
     if notebook.is_figure:
-        _arrange(page, pages.glance(notebook, values["table"]))
+        _arrange(page, pages.glance(notebook, values["table"]), pages.panels(notebook, shown))
 
 
 def _append(page: Path, markdown: str) -> None:
@@ -180,9 +181,48 @@ def _append(page: Path, markdown: str) -> None:
     nbformat.write(executed, page)
 
 
-def _arrange(page: Path, glance: str) -> None:
+def _panels(picture, name: str) -> list[tuple[Path, str]]:
+    """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
+    put them side by side or one below the other; and the title of each. picture: a Figure."""
+    from matplotlib.transforms import Bbox
+
+    from . import plots
+
+    inches = picture.dpi_scale_trans.inverted()
+    picture.canvas.draw()
+    picture.set_layout_engine("none")  # panels stay where they are while others are hidden
+    bars = [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
+    parts = [
+        [ax, *(bar for bar in bars if bar.get_gid() == f"{plots.BAR_OF}{number}")]
+        for number, ax in enumerate(picture.axes)
+        if ax not in bars
+    ]
+    parts += [[legend] for legend in picture.legends]
+    everything = [*picture.axes, *picture.legends]
+    boxes = [Bbox.union([each.get_tightbbox() for each in part]) for part in parts]
+    of_axes = boxes[: len(parts) - len(picture.legends)]
+    widest, highest = max(box.width for box in of_axes), max(box.height for box in of_axes)
+    panels = []
+    for number, (part, box) in enumerate(zip(parts, boxes), 1):
+        for each in everything:
+            each.set_visible(each in part)
+        if part[0] not in picture.legends:  # panels of one size are drawn at one scale
+            box = Bbox.from_extents(box.x1 - widest, box.y1 - highest, box.x1, box.y1)
+        box = box.transformed(inches).padded(0.04)
+        kind = "map" if len(part) > 1 else "panel"
+        path = PAGES / f"{name}-{kind}{number}.svg"
+        picture.savefig(path, bbox_inches=box, metadata={"Date": None})
+        title = "" if part[0] in picture.legends else part[0].get_title(loc="left")
+        panels.append((path, title or "Legend"))
+    return panels
+
+
+def _arrange(page: Path, glance: str, panels: str) -> None:
     """Put the cells of an executed figure into a reader's order: title, glance, picture, caption,
-    what to see, slider, claims, and last, folded, how it was made."""
+    what to see, slider, claims, and last, folded, how it was made.
+
+    panels: the picture's panels as Markdown, in place of it; "" leaves what the cell shows.
+    """
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     executed = nbformat.read(page, as_version=4)
@@ -195,6 +235,7 @@ def _arrange(page: Path, glance: str) -> None:
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
     slider.metadata.tags = picture.metadata.tags = ["remove-input"]
     picture.outputs = picture.outputs[:1]
+    picture = new_markdown_cell(panels, id="picture") if panels else picture
     tagged["plan"].metadata.tags.append("hide-input")
     run.metadata.tags.append("hide-cell")
     executed.cells = [

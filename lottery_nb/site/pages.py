@@ -87,6 +87,16 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
     )
 
 
+def panels(notebook: Notebook, files: list[tuple[Path, str]]) -> str:
+    """A picture's panels as MyST, side by side where there is room; files: of each, with its
+    title. "" without any."""
+    if not files:
+        return ""
+    said = [f"{notebook.alt} First panel: {files[0][1]}", *(title for _, title in files[1:])]
+    images = [f"![{alt}]({path.name})" for (path, _), alt in zip(files, said)]
+    return "\n".join([":::{div} panels", *images, ":::"])
+
+
 def _share(share: float) -> str:
     return "under 1 %" if share < 0.01 else f"{100 * share:.{int(share < 0.1)}f} %"
 

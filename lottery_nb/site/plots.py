@@ -1,16 +1,20 @@
 """Figures in one style: our runs in front (mean, with bars or a band from minimum to maximum over
-trials), the paper's own curve behind them, thin and pale in the same colour. Lines differ in
-colour, marker and dash.
+trials), the paper's own curve behind them, thin and pale in the same colour and dash. A condition
+has its colour in the whole book: winning tickets are blue, random reinitialisations orange, random
+sparse networks green.
 
 Everything takes the tidy table of `run`. Densities are drawn as percentages, accuracies too.
 """
+
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -22,7 +26,19 @@ from ..analysis import paper as papers
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), "-", (0, (5, 1.5)), "-", "-", "-", "-")
-TICKS = (100, 41, 17, 7, 2.9, 1.2, 0.5, 0.2)  # percent: every fourth round of Lenet
+DASHED = DASHES[1]
+# Colour, marker and dash by strategy and control
+CONDITIONS = {
+    ("iterative", "winning ticket"): (COLOURS[0], "o", "-"),
+    ("iterative", "random reinit"): (COLOURS[1], "s", DASHED),
+    ("iterative", "random sparse"): (COLOURS[2], "^", DASHED),
+    ("iterative", "reinit from the ticket"): (COLOURS[5], "v", DASHED),
+    ("iterative", "pruned before training"): (COLOURS[6], "P", DASHED),
+    ("one-shot", "winning ticket"): (COLOURS[4], "D", "-"),
+    ("one-shot", "random reinit"): (COLOURS[3], "v", DASHED),
+    ("continued", "winning ticket"): (COLOURS[6], "P", "-"),
+}
+TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)  # percent
 LABELS = {
     "early_stop_iteration": "Early-stop iteration (thousands)",
     "early_stop_iteration_test": "Early-stop iteration by test loss (thousands)",
@@ -41,12 +57,14 @@ LABELS = {
     "incoming": "Share of a unit's inputs that survive",
     "outgoing": "Share of a unit's outputs that survive",
 }
+MOMENTS = {"mark_1": "first checkpoint", "mark_2": "second checkpoint", "end": "at the end"}
+BAR_OF = "colour bar of "  # the gid of a colour bar's axes, with the number of those it belongs to
 SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
 UNTRAINED = "not trained at this scale yet"
 # Percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 LEARNED = 20
-BEHIND = {"linewidth": 1.0, "alpha": 0.75, "linestyle": ":", "zorder": 0.6}  # the paper's mean
+BEHIND = {"linewidth": 1.0, "alpha": 0.6, "zorder": 0.6, "gid": "paper"}  # the paper's mean
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9,
     "axes.titlesize": 9, "axes.titlelocation": "left", "axes.spines.top": False,
@@ -133,6 +151,7 @@ def metric_vs_density(
     paper: str | None = None,
     lines: list[str] | None = None,
     network: str = "",
+    bare: str = "winning ticket",
     log: bool = True,
     ordered: bool = False,
     paired: bool = False,
@@ -143,9 +162,9 @@ def metric_vs_density(
     A point is the mean over trials and draws, its bar their minimum to maximum. A cross marks a
     trial whose loss was no number at the end, and a thin line where our training ends if the
     paper's goes on. The paper's curves are left out at smoke scale, whose data are others.
-    Densities fall from left to right. Where a line of ours is not trained, the paper's stands
-    alone. Accuracies are drawn as low as in the paper, or lower where a quarter of one of our lines
-    lies there; networks that learn nothing do not count.
+    Densities fall from left to right. Lines that are not trained are left out, with the paper's;
+    where none is, the paper's stand alone. Accuracies are drawn as low as in the paper, or lower
+    where a quarter of one of our lines lies there; networks that learn nothing do not count.
 
     Parameters
     ----------
@@ -162,6 +181,8 @@ def metric_vs_density(
         Only these; None: all.
     network : str
         Only lines whose name begins with it, and without it.
+    bare : str
+        What the line is called that has the network's name alone.
     log : bool
         A logarithmic axis, as in most of the paper's figures, else linear.
     ordered : bool
@@ -179,8 +200,10 @@ def metric_vs_density(
     """
     factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
-    names = [name for name in known if name.startswith(network)]
+    names = [name for name in known if _is_of(name, network)]
     trained = {name for name in table.line if name in names and (not lines or name in lines)}
+    if trained:  # what is not is told in words, by `legend`
+        lines = [name for name in lines or names if name in trained]
     ax.set_title(network.strip() or LABELS.get(metric, metric))
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     theirs = theirs[theirs.line.isin(names)]
@@ -190,23 +213,27 @@ def metric_vs_density(
     lowest = factor * theirs["min"].min()
     low = lowest
     for i, name in enumerate(names):
-        if lines and name not in lines:
+        if lines is not None and name not in lines:
             continue
         unit = weights[name] / 1000 if weights else 100
-        look = _look(i, len(names), ordered, paired)
-        label = name.removeprefix(network).strip() + _at_scale(table, name)
+        look = _look(i, names, ordered, paired, table.attrs.get("conditions", {}))
+        label = name.removeprefix(network).strip() or bare
+        label = label.strip("()") if label.startswith("(") else label
+        label += _at_scale(table, name)
         behind = theirs[theirs.line == name].sort_values("density")
         _behind(
             ax,
             behind,
             unit,
             factor,
-            look["color"],
+            look,
             not ordered,
             _faint(table),
             None if name in trained else label,
         )
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
+        n = [ours.trained.min(), ours.trained.max()]
+        ours = _with_gaps(ours, table)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
             drawn = ax.errorbar(
@@ -218,7 +245,7 @@ def metric_vs_density(
                 capsize=1.5,
                 **look,
             )
-            drawn.trained = [ours.trained.min(), ours.trained.max()]
+            drawn.trained = n
             learned = ours["mean"][ours["mean"] > LEARNED]
             if learned.quantile(0.25) < lowest:
                 low = min(low, learned.quantile(0.1), learned.iloc[0])  # and the line's densest
@@ -318,45 +345,186 @@ def speed_and_accuracy(
     figure, axes = panels(1, 2)
     early_stop_vs_density(table, axes[0], stop, **how)
     accuracy_vs_density(table, axes[1], accuracy, **how)
-    legend(figure, axes, columns=columns)
+    legend(figure, axes, columns=columns, untrained=_untrained(table))
     return figure
 
 
-def speed_and_accuracy_by_network(
-    table: pd.DataFrame, accuracy: str, networks: list[str], **how
-) -> Figure:
-    """A row of two panels for each network, its legend beside them; see `speed_and_accuracy`.
+def by_network(table: pd.DataFrame, metrics: list[str], networks: list[str], **how) -> Figure:
+    """Panels of several metrics over density for each network, two in a row, with a legend.
+
+    Networks of which nothing is trained are named in the legend, unless nothing is trained at all.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Of `run`.
-    accuracy : str
-        The right panels' metric, such as "test_accuracy_at_early_stop", in percent.
+    metrics : list of str
+        A panel each, such as "early_stop_iteration" and "test_accuracy_at_early_stop".
     networks : list of str
-        With what the names of a row's lines begin, such as "Conv-2".
+        With what the names of a network's lines begin, such as "Conv-2".
     **how
         What else `metric_vs_density` takes, such as ``paper="fig05"``.
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Examples
+    --------
+    ::
+
+        plan = {"Conv-2": conv2.iterative(), "Conv-2 reinit": conv2.iterative().reinitialised()}
+        table = run(plan, scale="committed")
+        metrics = ["early_stop_iteration", "test_accuracy_at_early_stop"]
+        plots.by_network(table, metrics, ["Conv-2"], paper="fig05")
     """
-    figure, axes = panels(len(networks), 2)
-    for network, left, right in zip(networks, axes[::2], axes[1::2]):
-        early_stop_vs_density(table, left, network=network, **how)
-        accuracy_vs_density(table, right, accuracy, network=network, **how)
-        for ax, metric in ((left, "early_stop_iteration"), (right, accuracy)):
+    trained = set(table.line)
+    shown = [n for n in networks if any(_is_of(line, n) for line in trained)] or networks
+    figure, axes = panels((len(shown) * len(metrics) + 1) // 2, 2)
+    wanted = [(network, metric) for network in shown for metric in metrics]
+    for ax, (network, metric) in zip(axes, wanted):
+        metric_vs_density(table, ax, metric, network=network, **how)
+        if len(metrics) == 1:
+            ax.set(title=network, ylabel=LABELS[metric])
+        else:
             ax.set_title(f"{network}: {LABELS[metric][0].lower()}{LABELS[metric][1:]}")
-        named = _named([left, right], beside=True)
-        if named["labels"]:
-            right.legend(**named, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    lacking = [network for network in networks if network not in shown]
+    named = [line for line in _untrained(table) if any(_is_of(line, n) for n in shown)]
+    at = axes[-1] if len(wanted) % 2 else None
+    legend(figure, axes[: len(wanted)], at=at, untrained=lacking + named)
     return figure
 
 
+def sweep(
+    table: pd.DataFrame,
+    accuracy: str,
+    paper: str,
+    networks: list[str] | None = None,
+    of: str = "",
+    stop: str = "early_stop_iteration",
+) -> Figure:
+    """Maps of early stop and accuracy: a row for each line of a sweep, from left to right its
+    densities; ours beside the paper's in the same colours, bright where it is good.
+
+    The scale of colours ends at the tenth that is worst, so that settings that fail do not take all
+    of it; where our networks are narrower than the paper's, each side has a scale of its own.
+    Networks of which nothing is trained are left out, unless nothing is trained at all.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    accuracy : str
+        Such as "val_accuracy_at_early_stop", in percent.
+    paper : str
+        The figure whose numbers stand at the right, such as "fig26"; at smoke scale, whose data are
+        others, they are left out.
+    networks : list of str, optional
+        With what the names of a network's lines begin; None: the table has one network.
+    of : str
+        What differs from line to line, to stand at the axis, such as "Learning rate".
+    stop : str
+        The metric of the upper maps, in thousands of iterations.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
+    """
+    networks, trained = networks or [""], set(table.line)
+    shown = [n for n in networks if any(_is_of(line, n) for line in trained)] or networks
+    columns = 1 if table.attrs["scale"] == "smoke" else 2
+    known = list(dict.fromkeys([*table.attrs.get("lines", ()), *table.line]))
+    most = max(sum(_is_of(name, network) for name in known) for network in shown)
+    figure, axes = panels(2 * len(shown), columns, height=1.1 + 0.2 * most)
+    maps = [(network, metric) for network in shown for metric in (stop, accuracy)]
+    for row, (network, metric) in enumerate(maps):
+        names = [name for name in known if _is_of(name, network)]
+        factor = 1e-3 if metric == stop else 100
+        theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
+        ours = table[table.metric == metric].groupby(["line", "round"], as_index=False)
+        sources = {
+            "ours": ours.agg(density=("density", "mean"), value=("value", "mean")),
+            "the paper": theirs.assign(value=theirs["mean"]),
+        }
+        numbers = {
+            source: factor * rows.value[rows.line.isin(names)].astype(float)
+            for source, rows in sources.items()
+        }
+        if not table.attrs.get("narrower"):
+            numbers = dict.fromkeys(numbers, pd.concat(numbers.values()))
+        for ax, (source, rows) in zip(axes[row * columns :], list(sources.items())[:columns]):
+            rows = rows.assign(value=factor * rows.value.astype(float))
+            _map(ax, rows, names, *_range(numbers[source], metric), metric)
+            what = LABELS[metric].replace(" at early stop", "").replace("-stop iteration", " stop")
+            ax.set_title(f"{network or what}, {source}" + f": {what.lower()}" * bool(network))
+            ax.set_yticks(
+                [i + 0.5 for i in range(len(names))],
+                [name.removeprefix(network).strip() for name in names],
+            )
+            ax.set_ylabel(of)
+        alike = axes[row * columns : (row + 1) * columns]
+        for ax in alike:
+            ax.set_xlim(110, min(each.get_xlim()[1] for each in alike))
+    return figure
+
+
+def _range(values: pd.Series, metric: str) -> tuple[float, float]:
+    """From the best to where the worst tenth begins, ascending; networks that learn nothing do not
+    count."""
+    if metric.startswith("early_stop_iteration"):
+        return values.min(), values.quantile(0.9)
+    learned = values[values > LEARNED]
+    return (learned.quantile(0.1), learned.max()) if len(learned) else (0, LEARNED)
+
+
+def _is_of(line: str, network: str) -> bool:
+    """Whether a line's name begins with a network's; all do with ""."""
+    return not network or line == network or line.startswith(f"{network} ")
+
+
+def _map(
+    ax: Axes, rows: pd.DataFrame, names: list[str], low: float, high: float, metric: str
+) -> None:
+    """A row of cells for each line, as wide as the densities lie apart."""
+    cmap = plt.get_cmap("viridis_r" if metric.startswith("early_stop_iteration") else "viridis")
+    norm = Normalize(low, high)
+    for i, name in enumerate(names):
+        mine = rows[rows.line == name].dropna(subset="density").sort_values("density")
+        if len(mine) < 2:
+            ax.text(0.02, i + 0.5, "not trained yet", transform=ax.get_yaxis_transform(),
+                    va="center", fontsize=7, color="#666666")  # fmt: skip
+            continue
+        at = np.log(mine.density.to_numpy(float))
+        middles = (at[1:] + at[:-1]) / 2
+        edges = [2 * at[0] - middles[0], *middles, 2 * at[-1] - middles[-1]]
+        ax.pcolormesh(
+            100 * np.exp(edges),
+            [i, i + 1],
+            mine.value.to_numpy(float)[None],
+            cmap=cmap,
+            norm=norm,
+            rasterized=False,
+        )
+    ax.set_ylim(len(names), 0)
+    ax.grid(False)
+    _density_axis(ax, log=True)
+    ends = "max" if metric.startswith("early_stop_iteration") else "min"
+    number = ax.figure.axes.index(ax)
+    bar = ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, extend=ends)
+    bar.ax.set_gid(f"{BAR_OF}{number}")
+
+
 def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure:
-    """Three panels of an accuracy over density, at two iterations before the end and at the end,
-    with a legend.
+    """Panels of an accuracy over density, at two iterations before the end and at the end, with a
+    legend.
+
+    Where our networks are narrower than the paper's, too far from its for one axis, the paper's
+    stand in panels of their own at the right.
 
     Parameters
     ----------
@@ -371,15 +539,41 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = panels(2, 2)
-    for ax, moment in zip(axes, ("mark_1", "mark_2", "end")):
+    apart = (
+        bool(table.attrs.get("narrower")) and how.get("paper") and table.attrs["scale"] != "smoke"
+    )
+    figure, axes = panels(3 if apart else 2, 2)
+    ours = axes[:5:2] if apart else axes[:3]
+    for i, (ax, moment) in enumerate(zip(ours, ("mark_1", "mark_2", "end"))):
         metric = f"{accuracy}_at_{moment}"
-        accuracy_vs_density(table, ax, metric, **how)
+        accuracy_vs_density(table, ax, metric, **how | {"paper": None} if apart else how)
         reached = table.iteration[table.metric == metric]
         if len(reached):
-            ax.set_title(f"{LABELS[accuracy]} after {reached.max():,} iterations")
-    legend(figure, axes[:3], at=axes[3])
+            name = f"Ours: {LABELS[accuracy].lower()}" if apart else LABELS[accuracy]
+            ax.set_title(f"{name} after {reached.max():,} iterations")
+        if apart:
+            _papers_alone(table, axes[2 * i + 1], metric, **how)
+            axes[2 * i + 1].set_title(f"The paper: {LABELS[accuracy].lower()}, {MOMENTS[moment]}")
+    legend(figure, ours, at=None if apart else axes[3], untrained=_untrained(table))
     return figure
+
+
+def _papers_alone(table: pd.DataFrame, ax: Axes, metric: str, paper: str, **how) -> None:
+    """Draw the paper's curves of the lines that we trained, in the looks that ours have."""
+    names = list(table.attrs["lines"])
+    theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
+    for i, name in enumerate(names):
+        points = theirs[(theirs.line == name)].sort_values("density")
+        if name not in set(table.line) or points.empty:
+            continue
+        conditions = table.attrs.get("conditions", {})
+        look = _look(i, names, how.get("ordered", False), how.get("paired", False), conditions)
+        ax.plot(100 * points.density, 100 * points["mean"], **look | {"markersize": 2.5})
+        ax.fill_between(
+            100 * points.density, 100 * points["min"], 100 * points["max"],
+            color=look["color"], alpha=0.13, linewidth=0,
+        )  # fmt: skip
+    _density_axis(ax, log=True)
 
 
 def distributions(
@@ -505,8 +699,9 @@ def curves(
             + _at_scale(table, line)
         )
         their = _until(theirs, line, r, ours.iteration.max())
-        ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
-        _curve(ax, ours, label, colour, DASHES[1] if line == "random reinit" else "-")
+        dash = DASHED if line == "random reinit" else "-"
+        ax.plot(their.x / 1000, factor * their["mean"], color=colour, linestyle=dash, **BEHIND)
+        _curve(ax, ours, label, colour, dash)
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
         ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(
@@ -543,7 +738,7 @@ def against_dense(
         )
         their = _until(theirs, line, round_, ours.iteration.max())
         if len(their):
-            ax.plot(their.x / 1000, factor * their["mean"], color=colour, **BEHIND)
+            ax.plot(their.x / 1000, factor * their["mean"], color=colour, linestyle=dash, **BEHIND)
         _curve(ax, ours, label, colour, dash)
     late = factor * table.value[table.iteration > table.iteration.max() / 8]
     margin = 0.05 * (late.max() - late.min())
@@ -624,12 +819,14 @@ def workers(hours: dict[str, dict]) -> Figure:
     for i, (name, simulated) in enumerate(hours.items()):
         counts = [int(count) for count in simulated["on"]]
         ax.plot(
-            counts, list(simulated["on"].values()), label=name, **_look(i, len(hours), False, False)
+            counts, list(simulated["on"].values()), label=name, color=COLOURS[i], marker=MARKERS[i]
         )
         ax.plot(
             counts,
             [simulated["work"] / count for count in counts],
-            **BEHIND | {"color": COLOURS[i]},
+            color=COLOURS[i],
+            linestyle=":",
+            linewidth=1,
         )
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
@@ -643,7 +840,13 @@ def workers(hours: dict[str, dict]) -> Figure:
     return figure
 
 
-def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: int = 2) -> None:
+def legend(
+    figure: Figure,
+    axes: list[Axes],
+    at: Axes | None = None,
+    columns: int = 2,
+    untrained: list[str] | None = None,
+) -> None:
     """One legend of all lines in `axes` and of what is drawn behind them.
 
     It says n, how many networks were trained for each point of a line: once, as its title, where
@@ -659,8 +862,14 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: in
         It stands in place of these axes; None: below the figure.
     columns : int
         Of the legend below the figure.
+    untrained : list of str, optional
+        What is to be named as not trained yet.
     """
     named = _named(axes)
+    if untrained:
+        said = fill(f"Not trained yet: {', '.join(untrained)}", 80)
+        named["title"] = "\n".join(filter(None, (named.get("title"), said)))
+        named |= {"alignment": "left", "title_fontproperties": {"size": "medium"}}
     if at is None:
         figure.legend(**named, loc="outside lower center", ncols=columns)
     else:
@@ -668,11 +877,16 @@ def legend(figure: Figure, axes: list[Axes], at: Axes | None = None, columns: in
         at.legend(**named, loc="center left")
 
 
-def _named(axes: list[Axes], beside: bool = False) -> dict:
+def _untrained(table: pd.DataFrame) -> list[str]:
+    """The lines that are not trained yet, unless none is trained at all."""
+    trained = set(table.line)
+    return [line for line in table.attrs["lines"] if trained and line not in trained]
+
+
+def _named(axes: list[Axes]) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the
     networks trained for each of its points (in the title where all lines have as many), those of
-    the paper alone after ours, then what the paper's look like if any is drawn; in short lines
-    beside a panel."""
+    the paper alone after ours, then what the paper's look like if any is drawn."""
     labelled = [
         (label, handle) for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())
     ]
@@ -692,18 +906,12 @@ def _named(axes: list[Axes], beside: bool = False) -> dict:
         label if alike or label not in n else f"{label} (n = {n[label]})": handle
         for label, handle in entries.items()
     }
-    behind = [
-        line for ax in axes for line in ax.lines if line.get_linestyle() == BEHIND["linestyle"]
-    ]
-    entries = {
-        label: Line2D([], [], color=handle.get_color(), **BEHIND) if handle in behind else handle
-        for label, handle in entries.items()
-    }
+    behind = [line for ax in axes for line in ax.lines if line.get_gid() == BEHIND["gid"]]
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
         banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
-        shaded = "\n(shaded: lowest\nto highest)" if beside else " (shaded: its minimum to maximum)"
-        entries[f"the paper{full}{shaded if banded else ''}"] = Line2D(
+        shaded = " (shaded: its minimum to maximum)"
+        entries[f"thin: the paper{full}{shaded if banded else ''}"] = Line2D(
             [], [], color="#777777", **BEHIND
         )
     title = (
@@ -731,6 +939,23 @@ def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:
     return grouped.sort_values("density", ascending=False) if by == "round" else grouped
 
 
+def _with_gaps(ours: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """A line's points by round with a row of no number where rounds that others have are missing
+    between two of its own, for no line leads across what is not trained."""
+    rounds = ours["round"].to_numpy()
+    if len(rounds) < 3:
+        return ours
+    steps = np.diff(rounds)
+    known = table["round"].unique()
+    breaks = [
+        (a + b) / 2
+        for a, b, step in zip(rounds, rounds[1:], steps)
+        if step > steps.min() and ((known > a) & (known < b)).any()
+    ]
+    gaps = pd.DataFrame({"round": breaks}, dtype=float)
+    return pd.concat([ours, gaps]).sort_values("round", ignore_index=True)
+
+
 def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFrame:
     """The paper's points of a metric; none at smoke scale, whose data are others."""
     if figure is None or table.attrs["scale"] == "smoke":
@@ -751,14 +976,20 @@ def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, ha="center", color="#666666")
 
 
-def _look(i: int, of: int, ordered: bool, paired: bool) -> dict:
-    """Colour, marker and dash of the i-th line of a panel."""
+def _look(
+    i: int, names: list[str], ordered: bool, paired: bool, conditions: dict[str, tuple[str, str]]
+) -> dict:
+    """Colour, marker and dash of the i-th line of a panel: by its condition, where those tell the
+    panel's lines apart."""
+    of = [conditions.get(name) for name in names]
+    if not ordered and len(set(of)) == len(of) and set(of) <= set(CONDITIONS):
+        return dict(zip(("color", "marker", "linestyle"), CONDITIONS[of[i]]))
     if paired:
         face = {"markerfacecolor": "white", "linestyle": DASHES[1]} if i % 2 else {"linestyle": "-"}
         return {"color": COLOURS[i // 2 % 8], "marker": MARKERS[i // 2 % 8], **face}
     if ordered:
         return {
-            "color": plt.get_cmap("viridis")(0.92 * i / max(of - 1, 1)),
+            "color": plt.get_cmap("viridis")(0.92 * i / max(len(names) - 1, 1)),
             "marker": MARKERS[i % 8],
             "markersize": 3,
             "linewidth": 1.2,
@@ -771,14 +1002,14 @@ def _behind(
     points: pd.DataFrame,
     unit: float,
     factor: float,
-    colour,
+    look: dict,
     shaded: bool,
     faint: float,
     label: str | None,
 ) -> None:
     if points.empty:
         return
-    at = unit * points.density
+    at, colour = unit * points.density, look["color"]
     if shaded:
         ax.fill_between(
             at,
@@ -793,6 +1024,7 @@ def _behind(
         at,
         factor * points["mean"],
         color=colour,
+        linestyle=look.get("linestyle", "-"),
         label=label,
         **BEHIND | {"alpha": BEHIND["alpha"] * faint},
     )
@@ -806,7 +1038,7 @@ def _density_axis(ax: Axes, log: bool) -> None:
         ax.set_xlim(110, low)
         ax.xaxis.set_minor_locator(NullLocator())
         ticks = [tick for tick in TICKS if tick >= low]
-        ax.set_xticks(ticks if len(ticks) > 2 else [100, 80, 64, 51, 41])
+        ax.set_xticks(ticks if len(ticks) > 2 else [100, 80, 60, 50, 40])
         ax.set_xlim(110, low)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
@@ -873,4 +1105,5 @@ def _mark_the_end(ax: Axes, table: pd.DataFrame, factor: float) -> None:
             va="bottom",
             fontsize=7,
             color="#666666",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5},
         )

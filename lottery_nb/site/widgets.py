@@ -72,7 +72,8 @@ class Slider:
 
 def _image(description: str, picture: bytes) -> str:
     source = f"data:image/svg+xml;base64,{b64encode(picture).decode()}"
-    return f'<img src="{source}" alt="{escape(description)}">'
+    kind = ' class="map"' if description.startswith("Map") else ""
+    return f'<img{kind} src="{source}" alt="{escape(description)}">'
 
 
 _SCRIPT = """(() => {

@@ -3,6 +3,7 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from shared import tiny
 
@@ -17,6 +18,10 @@ matplotlib.use("agg")
 def close():
     yield
     plt.close("all")
+
+
+def the_papers(ax):
+    return [line for line in ax.lines if line.get_gid() == "paper"]
 
 
 @pytest.fixture
@@ -53,8 +58,9 @@ def test_means_bars_and_axis(table):
 def test_the_papers_curve_lies_underneath_in_the_same_colour(table):
     _, [ax] = plots.panels(1, 1)
     plots.early_stop_vs_density(table, ax, paper="fig04")
-    behind = [line for line in ax.lines if line.get_linestyle() == ":"]
+    behind = the_papers(ax)
     assert len(behind) == 2
+    assert [line.get_linestyle() for line in behind] == ["-", "--"], "as ours: controls are dashed"
     theirs = paper.curves("fig04", 1)
     theirs = theirs[theirs.line == "winning ticket (iterative)"].sort_values("density")
     np.testing.assert_allclose(behind[0].get_xdata(), 100 * theirs.density)
@@ -69,7 +75,7 @@ def test_no_paper_at_smoke_scale(table):
     figure, [ax] = plots.panels(1, 1)
     plots.early_stop_vs_density(table, ax, paper="fig04")
     plots.legend(figure, [ax])
-    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert not the_papers(ax)
     assert len(figure.legends[0].get_texts()) == 2
 
 
@@ -95,7 +101,7 @@ def test_curves():
         [("winning ticket", 0), ("winning ticket", 3), ("winning ticket", 18)],
         paper="fig03",
     )
-    ours = [line for line in ax.lines if line.get_linestyle() == "-"]
+    ours = [line for line in ax.lines if line not in the_papers(ax)]
     assert len(ours) == 2, "a round that the scale lacks is left out"
     rows = table[(table["round"] == 3) & (table.metric == "test_accuracy")]
     np.testing.assert_allclose(ours[1].get_ydata(), 100 * rows.groupby("iteration").value.mean())
@@ -104,7 +110,7 @@ def test_curves():
     assert [text.get_text() for text in key.get_legend().get_texts()] == [
         "100.0 %",
         "51.3 %",
-        "the paper",
+        "thin: the paper",
     ]
 
 
@@ -188,75 +194,120 @@ def test_distributions():
     )
     first, third, missing, key = figure.axes
     assert [
-        len([line for line in ax.lines if line.get_linestyle() == "-"])
+        len([line for line in ax.lines if line not in the_papers(ax)])
         for ax in (first, third, missing)
     ] == [3, 3, 0]
     assert [ax.get_title("left") for ax in (first, third)] == [
         "100.0 % of the weights remain",
         "51.3 % of the weights remain",
     ]
-    assert len([line for line in first.lines if line.get_linestyle() == ":"]) == 3, (
-        "the paper has these at round 0"
-    )
+    assert len(the_papers(first)) == 3, "the paper has these at round 0"
     assert missing.texts[0].get_text() == "round 8: not at this scale"
     assert [text.get_text() for text in key.get_legend().get_texts()] == [
         "first hidden layer",
         "second hidden layer",
         "output layer",
-        "the paper",
+        "thin: the paper",
     ]
+
+
+METRICS = ["early_stop_iteration", "val_accuracy_at_early_stop"]
 
 
 def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
     table["line"] = "Conv-2 " + table.line.map(
         {"winning ticket (iterative)": "0.0002", "random reinit (iterative)": "0.0003"}
     )
-    table.attrs["narrower"] = True
-    figure = plots.speed_and_accuracy_by_network(
-        table, "val_accuracy_at_early_stop", ["Conv-2"], paper="fig32", ordered=True
-    )
-    left, right = figure.axes
-    behind = [line for line in left.lines if line.get_linestyle() == ":"]
-    assert [line.get_alpha() for line in behind] == [plots.BEHIND["alpha"] / 2] * 2
-    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+    table.attrs["narrower"], table.attrs["lines"] = True, list(table.line.unique())
+    figure = plots.by_network(table, METRICS, ["Conv-2"], paper="fig32", ordered=True)
+    left, _ = figure.axes
+    assert [line.get_alpha() for line in the_papers(left)] == [plots.BEHIND["alpha"] / 2] * 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "0.0002 (n = 2)",
         "0.0003 (n = 4)",
-        "the paper, full width",
+        "thin: the paper, full width",
     ]
     assert left.get_title("left") == "Conv-2: early-stop iteration (thousands)"
 
 
-def test_a_network_without_results_leaves_the_others_drawn(table):
+def test_what_is_not_trained_takes_words_and_no_panel(table):
     table["line"] = "Conv-2 " + table.line
-    first, _, third, fourth = plots.speed_and_accuracy_by_network(
-        table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"]
-    ).axes
-    assert first.containers
-    assert [text.get_text() for ax in (third, fourth) for text in ax.texts] == [
-        "not trained at this scale yet"
-    ] * 2
-    assert fourth.get_legend() is None
+    lines = list(table.line.unique())
+    table.attrs["lines"] = [*lines, "Conv-2 other", "Conv-4 a", "Conv-4 b"]
+    figure = plots.by_network(table, METRICS, ["Conv-2", "Conv-4"])
+    assert len(figure.axes) == 2
+    title = figure.legends[0].get_title().get_text()
+    assert title.endswith("Not trained yet: Conv-4, Conv-2 other")
 
 
-def test_the_papers_curves_stand_alone_where_ours_are_not_trained(table):
-    rates = ["0.0001", "0.0002"]
-    table["line"] = "Conv-2 0.0002"
-    table.attrs["lines"] = [
-        f"{network} {rate}" for network in ("Conv-2", "Conv-4") for rate in rates
-    ]
-    first, second, third, fourth = plots.speed_and_accuracy_by_network(
-        table, "val_accuracy_at_early_stop", ["Conv-2", "Conv-4"], paper="fig32", ordered=True
-    ).axes
-    assert [text.get_text() for ax in (third, fourth) for text in ax.texts] == [
-        "not trained at this scale yet"
-    ] * 2
-    assert not third.containers and len(third.lines) == 2
-    assert [text.get_text() for text in fourth.get_legend().get_texts()] == [*rates, "the paper"]
-    ours = {container.get_label(): container.lines[0].get_color() for container in first.containers}
-    theirs = {line.get_label(): line.get_color() for line in third.lines}
-    assert ours == {"0.0002": theirs["0.0002"]}, (
-        "a line keeps its colour whichever others are trained"
+def test_where_nothing_is_trained_the_papers_curves_stand_alone(table):
+    lines = ["Conv-2 0.0001", "Conv-2 0.0002"]
+    empty = table[:0]
+    empty.attrs |= {"lines": lines, "conditions": {}}
+    figure = plots.by_network(empty, METRICS, ["Conv-2"], paper="fig32", ordered=True)
+    assert [len(the_papers(ax)) for ax in figure.axes] == [2, 2]
+    assert not any(ax.containers for ax in figure.axes)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not trained at this scale yet"]
+
+
+def test_no_line_leads_across_what_is_not_trained(table):
+    rows = table[(table.line == "random reinit (iterative)") & table["round"].isin([1, 3])]
+    whole = table[table.line != "random reinit (iterative)"]
+    first = rows.assign(**{"round": rows["round"].replace(3, 2)})
+    table = pd.concat([whole, first, rows[rows["round"] == 3].assign(round=4)])
+    table.attrs = whole.attrs
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax)
+    drawn = np.asarray(ax.containers[1].lines[0].get_ydata(), dtype=float)
+    assert np.isnan(drawn).sum() == 1 and np.isnan(drawn[2]), "a gap where round 3 is missing"
+
+
+def test_a_condition_has_its_colour_whatever_stands_beside_it():
+    plan = {
+        "sparse": tiny.random_sparse(),
+        "reinit": tiny.iterative().reinitialised(),
+        "ticket": tiny.iterative(),
+    }
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(run(plan, scale="paper", quiet=True), ax)
+    colours = {each.get_label(): each.lines[0].get_color() for each in ax.containers}
+    assert colours == {"ticket": "#0072B2", "reinit": "#E69F00", "sparse": "#009E73"}
+
+
+def test_a_sweep_is_maps_of_one_scale_ours_beside_the_papers(table):
+    table["line"] = table.line.map(
+        {"winning ticket (iterative)": "0.0012", "random reinit (iterative)": "0.002"}
     )
+    table.attrs["lines"] = ["0.0012", "0.002", "0.0032"]
+    figure = plots.sweep(table, METRICS[1], paper="fig26", of="Learning rate")
+    stop, their_stop, accuracy, their_accuracy, *bars = figure.axes
+    assert len(bars) == 4
+    for ours, theirs in ((stop, their_stop), (accuracy, their_accuracy)):
+        assert ours.get_xlim() == theirs.get_xlim()
+        assert [m.get_clim() for m in ours.collections[:1]] == [
+            m.get_clim() for m in theirs.collections[:1]
+        ]
+        assert [text.get_text() for text in ours.get_yticklabels()] == ["0.0012", "0.002", "0.0032"]
+    assert [text.get_text() for text in stop.texts] == ["not trained yet"]
+    of_a_line = table[(table.line == "0.0012") & (table.metric == METRICS[1])]
+    means = 100 * of_a_line.groupby("round").value.mean().sort_index(ascending=False)
+    np.testing.assert_allclose(accuracy.collections[0].get_array().ravel(), means)
+    table.attrs["scale"] = "smoke"
+    assert len(plots.sweep(table, METRICS[1], paper="fig26").axes) == 4, "two maps and their bars"
+
+
+def test_narrower_networks_and_the_papers_have_panels_of_their_own():
+    recipe = tiny.but(checkpoints=(2, 3), evaluate_every=1)
+    table = run({"rate 0.1": recipe.iterative()}, scale="paper", quiet=True)
+    figure = plots.accuracy_at_checkpoints(table, "test_accuracy", paper="fig07")
+    assert len(figure.axes) == 4
+    table.attrs["narrower"] = True
+    figure = plots.accuracy_at_checkpoints(table, "test_accuracy", paper="fig07")
+    ours, theirs, *_ = figure.axes
+    assert len(figure.axes) == 6
+    assert not the_papers(ours) and ours.containers
+    assert theirs.lines and not theirs.containers
+    assert theirs.get_title("left") == "The paper: test accuracy (%), first checkpoint"
 
 
 def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
@@ -279,6 +330,7 @@ def test_a_legend_tells_where_some_points_have_fewer_networks(table):
 
 def test_pairs_share_a_colour_and_differ_in_dash(table):
     _, [ax] = plots.panels(1, 1)
+    table.attrs["conditions"] = {}  # two settings, not two conditions
     plots.accuracy_vs_density(table, ax, paired=True)
     one, other = (container.lines[0] for container in ax.containers)
     assert one.get_color() == other.get_color()
