@@ -24,8 +24,10 @@ def built(tmp_path_factory) -> Path:
     """The whole book, built in a copy of the project by the command that a person gives.
 
     LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just
-    made.
+    made; LOTTERY_BUILT a book that is built already, such as _build/html, to try a page again.
     """
+    if already := os.environ.get("LOTTERY_BUILT"):
+        return Path(already).resolve()
     copy = tmp_path_factory.mktemp("book") / "project"
     shutil.copytree(
         ROOT,

@@ -31,7 +31,7 @@ addEventListener("DOMContentLoaded", () => {
     }
     for (const group of groups) {
       const some = Boolean(group.querySelector("li:not([hidden])"));
-      group.hidden = !some;
+      group.parentElement.hidden = !some;
       if (filters.length) group.open = some && count <= FEW;
     }
     said.textContent = filters.length

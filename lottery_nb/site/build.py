@@ -230,6 +230,9 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
     tagged = {tag: cell for cell in executed.cells for tag in cell.metadata.get("tags", ())}
     picture, run, claims = tagged["picture"], tagged["run"], tagged["claims"]
     heading, _, caption = title.source.partition("\n\n")
+    if caption.startswith("**"):  # the finding
+        finding, _, caption = caption.partition("\n\n")
+        heading = f"{heading}\n\n{finding}"
     folded = {"tags": ["hide-input"]}
     code = new_code_cell(picture.source, id="code", metadata=folded)
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])

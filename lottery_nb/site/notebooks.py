@@ -100,6 +100,13 @@ class Notebook:
         return title[2:]
 
     @cached_property
+    def finding(self) -> str:
+        """What a figure shows, in a sentence: the bold line below its title; "" without one."""
+        _, _, below = self.cells[0]["source"].partition("\n\n")
+        first = below.partition("\n\n")[0]
+        return first.strip("*") if first.startswith("**") and first.endswith("**") else ""
+
+    @cached_property
     def alt(self) -> str:
         """The picture in words."""
         described = (c["metadata"]["mystnb"] for c in self.cells if "mystnb" in c["metadata"])

@@ -132,6 +132,8 @@ def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
             f":::{{grid-item-card}} {figure.title}",
             *options,
             "",
+            figure.finding,
+            "",
             f'<span class="marks">{marks}</span>' + " not trained yet" * _untested(sheet),
             ":::",
         ]

@@ -281,8 +281,8 @@ def legend() -> str:
 
 
 def page(sheets: Sheets) -> str:
-    """The scoreboard as Markdown: the bar, filters, and a closed group of rows a figure, whose
-    heading has a mark for each of its claims."""
+    """The scoreboard as Markdown: the bar, filters, and a closed group of rows a figure, beside
+    whose name stands a mark for each of its claims."""
     groups, seen = [], {"network": {}, "subject": {}}
     for figure, sheet in sheets.items():
         networks = networks_of(figure, sheet)
@@ -292,10 +292,10 @@ def page(sheets: Sheets) -> str:
         marks = "".join(mark(row, f"#{row.id}") for row in sheet.itertuples())
         number, _, title = figure.title.partition(": ")
         groups.append(
-            f'<details id="{figure.name}-claims"><summary><span class="figure">{escape(number)}'
-            f'</span><span class="marks">{marks}</span></summary>\n'
+            f'<div class="figure-claims"><details id="{figure.name}-claims"><summary>'
+            f"{escape(number)}</summary>\n"
             f'<p><a href="figures/{figure.name}.html">{escape(title.capitalize())}</a></p>\n'
-            f"{rows(sheet, networks)}\n</details>"
+            f'{rows(sheet, networks)}\n</details><p class="marks">{marks}</p></div>'
         )
     options = {
         "network": sorted(seen["network"], key=[*NAMES.values()].index),
