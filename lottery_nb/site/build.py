@@ -156,9 +156,6 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
         picture = plt.figure(plt.get_fignums()[0])
         picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
         picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
-        inches = picture.dpi_scale_trans.inverted()
-        panel = picture.axes[0].get_tightbbox().transformed(inches).padded(0.05)
-        picture.savefig(PAGES / f"{notebook.name}-small.png", dpi=100, bbox_inches=panel)
         shown = _panels(picture, notebook.name) if notebook.is_figure else []
         offered = ["png", "svg", "csv"]
     plt.close("all")
@@ -183,7 +180,8 @@ def _append(page: Path, markdown: str) -> None:
 
 def _panels(picture, name: str) -> list[tuple[Path, str]]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
-    put them side by side or one below the other; and the title of each. picture: a Figure."""
+    put them side by side or one below the other; and the title of each. The first is the gallery's
+    picture too. picture: a Figure."""
     from matplotlib.transforms import Bbox
 
     from . import plots
@@ -212,6 +210,8 @@ def _panels(picture, name: str) -> list[tuple[Path, str]]:
         kind = "map" if len(part) > 1 else "panel"
         path = PAGES / f"{name}-{kind}{number}.svg"
         picture.savefig(path, bbox_inches=box, metadata={"Date": None})
+        if number == 1:
+            picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
         title = "" if part[0] in picture.legends else part[0].get_title(loc="left")
         panels.append((path, title or "Legend"))
     return panels
