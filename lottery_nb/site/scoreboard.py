@@ -100,6 +100,9 @@ def _row(row, networks: dict[str, str] | None) -> str:
         values = {"network": networks[row.id], "subject": subject(claim)}
         values |= {"outcome": row.outcome, "evidence": row.evidence}
         filters = "".join(f' data-{name}="{value}"' for name, value in values.items())
+    says = escape(claim.says)
+    if networks is not None and not any(name in says for name in networks[row.id].split(", ")):
+        says = f"<strong>{networks[row.id]}:</strong> {says}"  # so that it can stand alone
     notes = []
     if claim.plot is not None and claim.side(claim.plot) != "keeps":
         notes.append("The paper’s own plot does not keep this rule.")
@@ -108,7 +111,7 @@ def _row(row, networks: dict[str, str] | None) -> str:
     foot = "".join(f'<p class="note">{note}</p>' for note in notes)
     return (
         f'<li id="{row.id}"{filters}>{mark(row)}'
-        f'<div class="says"><p>{escape(claim.says)} '
+        f'<div class="says"><p>{says} '
         f'<a class="permalink" href="#{row.id}" aria-label="Link to this claim">#</a></p>'
         f'<p class="meta">{verdict(row)}. The paper: {claim.where}.</p>{foot}</div>'
         f'<div class="measured">{number_line(row)}<p>{_numbers(row)}</p></div></li>'
