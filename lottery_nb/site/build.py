@@ -4,6 +4,7 @@ written beside them, all compiled by Jupyter Book."""
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from .notebooks import FOLDER, Notebook, environment, execute, figures, named, s
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 PACKAGE = ROOT / "lottery_nb"
+# [Figure 4](fig04_one_shot_and_iterative.ipynb), [a study](study_x.ipynb), [a page](../book/x.md)
+LINK = re.compile(r"\[([^\]]+)\]\((?:(fig\d\d|study_\w+)\w*\.ipynb|\.\./book/(\w+)\.md)\)")
 
 
 def build() -> Path:
@@ -49,6 +52,7 @@ def build() -> Path:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
     execute(Notebook(FOLDER / "playground.ipynb"), {}, PAGES / "playground.ipynb")
+    _link(PAGES / "playground.ipynb", "playground")
     _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
     _draw_pictures()
     sheets = progress.judged()
@@ -106,6 +110,7 @@ def _make_page(path: Path) -> None:
     as_run = PAGES / "run" / page.name
     as_run.parent.mkdir(exist_ok=True)
     shutil.copyfile(page, as_run)
+    _link(page, notebook.name)
     _offer(notebook, scale, page)
     stamp.write_text(made_of)
 
@@ -175,6 +180,17 @@ def _append(page: Path, markdown: str) -> None:
     """Add a last cell to an executed notebook."""
     executed = nbformat.read(page, as_version=4)
     executed.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
+    nbformat.write(executed, page)
+
+
+def _link(page: Path, name: str) -> None:
+    """Give an executed notebook the label by which other pages name it, and lead its links to
+    notebooks and pages of the book, which work in JupyterLab, to their pages."""
+    executed = nbformat.read(page, as_version=4)
+    for cell in executed.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda m: f"{{ref}}`{m[1]} <{m[2] or m[3]}>`", cell.source)
+    executed.cells[0].source = f"({name})=\n{executed.cells[0].source}"
     nbformat.write(executed, page)
 
 

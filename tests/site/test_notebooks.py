@@ -57,7 +57,8 @@ def test_the_eight_cell_form(path):
     tags = [next(iter(cell.metadata.get("tags", [""]))) for cell in cells]
     assert [cell.cell_type for cell in cells] == ["markdown", *["code"] * 6, "markdown"]
     assert tags[1:5] == ["parameters", "imports", "plan", "run"]
-    assert cells[0].source.startswith(f"({path.name[:5]})=\n# Figure {int(path.name[3:5])}: ")
+    assert cells[0].source.startswith(f"# Figure {int(path.name[3:5])}: ")
+    assert Notebook(path).finding, "a bold line below the title"
     assert cells[1].source.startswith('scale = "smoke"')
     assert len(cells[5].source.splitlines()) <= 15
     assert cells[6].source == f'compare("{path.name[:5]}", table)'
@@ -105,7 +106,7 @@ def test_figure_46_of_the_page_that_tells_how_to_add_one(tmp_path):
     text = (ROOT / "book" / "adding.md").read_text()
     blocks = text.split("```")[1::2]
     notebook = read(NOTEBOOKS[0])
-    notebook.cells[0].source = "(fig46)=\n# Figure 46: batch sizes"
+    notebook.cells[0].source = "# Figure 46: batch sizes"
     cells = [
         block.removeprefix("python\n").strip() for block in blocks if block.startswith("python\n")
     ]
@@ -126,6 +127,15 @@ def test_figure_46_of_the_page_that_tells_how_to_add_one(tmp_path):
     assert claims.parse(claim[0], path).figure == 46
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_lead_to_files_and_nothing_is_written_for_sphinx_alone(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for target in re.findall(r"\]\(([^)]+)\)", cell.source):
+                assert (path.parent / target).exists(), target
+            assert not re.search(r"\{\w+\}`|^\(\w+\)=", cell.source, re.MULTILINE)
+
+
 STUDIES = sorted((ROOT / "notebooks").glob("study_*.ipynb"))
 each_study = pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 
@@ -139,7 +149,7 @@ def test_the_seven_cell_form_of_a_study(path):
         [], ["parameters"], ["imports"], ["plan"], ["run"], ["picture"], [],
     ]  # fmt: skip
     assert all("remove-cell" in of for of in tags[1:3])
-    assert cells[0].source.startswith(f"({path.stem})=\n# ")
+    assert cells[0].source.startswith("# ")
     assert cells[0].source.splitlines()[1].endswith("?"), "its title is the question"
     assert "**Expected**" in cells[0].source
     assert "written down before the run" in cells[0].source
