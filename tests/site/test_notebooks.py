@@ -150,7 +150,7 @@ def test_the_seven_cell_form_of_a_study(path):
     ]  # fmt: skip
     assert all("remove-cell" in of for of in tags[1:3])
     assert cells[0].source.startswith("# ")
-    assert cells[0].source.splitlines()[1].endswith("?"), "its title is the question"
+    assert cells[0].source.splitlines()[0].endswith("?"), "its title is the question"
     assert "**Expected**" in cells[0].source
     assert "written down before the run" in cells[0].source
     assert cells[1].source == read(NOTEBOOKS[0]).cells[1].source
