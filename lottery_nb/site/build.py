@@ -284,8 +284,8 @@ def _draw_pictures() -> None:
 
 
 def _first_picture() -> None:
-    """The intro's picture: Figure 4's iterative lines, two panels."""
-    from . import plots
+    """The intro's picture, two panels of Figure 4's iterative lines, and its slider."""
+    from . import plots, widgets
 
     [figure] = named(["fig04"])
     scale = tables.BEST if figure.committed_scale else "smoke"
@@ -297,6 +297,9 @@ def _first_picture() -> None:
     plots.accuracy_vs_density(table, axes[1], paper=figure.name)
     plots.legend(picture, axes)
     picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+    with _sources(figure):
+        slider = widgets.rounds_of_lenet(scale)
+    (PAGES / "first.html").write_text(slider._repr_html_() if slider else "")
 
 
 def _hypothesis() -> None:
