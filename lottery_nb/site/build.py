@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from textwrap import fill
 
 import nbformat
 import numpy as np
@@ -161,11 +162,15 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
         picture = plt.figure(plt.get_fignums()[0])
         picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
         picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
-        shown = _panels(picture, notebook.name) if notebook.is_figure else []
         offered = ["png", "svg", "csv"]
+        if notebook.is_figure:
+            _slide(picture, notebook)
+            shown = _panels(picture, notebook.name)
     plt.close("all")
     matplotlib.use(backend)
     links = [f"{{download}}`{kind.upper()} <{notebook.name}.{kind}>`" for kind in offered]
+    if shown:
+        links.append(f"{{download}}`slide, 16:9 <{notebook.name}-slide.png>`")
     links += [f"{{download}}`this notebook as it was run <run/{notebook.name}.ipynb>`"]
     command = (
         f"python -m lottery_nb run {notebook.name} --scale {notebook.committed_scale or scale}"
@@ -181,6 +186,20 @@ def _append(page: Path, markdown: str) -> None:
     executed = nbformat.read(page, as_version=4)
     executed.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
     nbformat.write(executed, page)
+
+
+def _slide(picture, notebook: Notebook) -> None:
+    """A picture as a slide of 16 to 9, with the figure's finding and what to cite. picture: a
+    Figure, which is put back as it was."""
+    size = picture.get_size_inches().copy()
+    picture.set_size_inches(12.8, 7.2)
+    said = fill(notebook.finding or notebook.title, 100)
+    of = notebook.title.partition(":")[0]
+    cited = f"{of} of Frankle & Carbin, The Lottery Ticket Hypothesis (ICLR 2019), re-run"
+    picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
+    picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
+    picture.suptitle("")
+    picture.set_size_inches(size)
 
 
 def _link(page: Path, name: str) -> None:

@@ -218,8 +218,11 @@ def test_the_gallery_leads_to_every_figure(built):
 
 def test_a_figure_can_be_taken_along(built):
     page = (built / "book" / "figures" / "fig04.html").read_text()
-    offered = {path.name: path for path in built.glob("_downloads/*/fig04.*")}
-    assert set(offered) == {"fig04.png", "fig04.svg", "fig04.csv", "fig04.ipynb"}
+    offered = {path.name: path for path in built.glob("_downloads/*/fig04*")}
+    kinds = ("fig04.png", "fig04.svg", "fig04.csv", "fig04.ipynb", "fig04-slide.png")
+    assert set(offered) == set(kinds)
+    order = [cell.id for cell in nbformat.read(offered["fig04.ipynb"], as_version=4).cells]
+    assert order.index("run") < order.index("figure"), "the notebook as it was run, not the page"
     for name in offered:
         assert re.search(rf'href="[^"]*_downloads/[^"]*/{re.escape(name)}"', page), name
     assert offered["fig04.png"].read_bytes().startswith(b"\x89PNG")
