@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from html import escape
 from multiprocessing import get_context
 from pathlib import Path
 from textwrap import fill
@@ -29,6 +30,7 @@ from . import pages, progress, scoreboard
 from .notebooks import FOLDER, Notebook, environment, execute, figures, named, studies
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
+FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 PACKAGE = ROOT / "lottery_nb"
 # [Figure 4](fig04_one_shot_and_iterative.ipynb), [a study](study_x.ipynb), [a page](../book/x.md)
 LINK = re.compile(r"\[([^\]]+)\]\((?:(fig\d\d|study_\w+)\w*\.ipynb|\.\./book/(\w+)\.md)\)")
@@ -276,6 +278,7 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
     picture = new_markdown_cell(panels, id="picture") if panels else picture
     tagged["plan"].metadata.tags.append("hide-input")
     run.metadata.tags.append("hide-cell")
+    run.outputs = [_as_table(output) for output in run.outputs]
     executed.cells = [
         new_markdown_cell(heading, id="heading"),
         new_markdown_cell(glance, id="glance"),
@@ -290,6 +293,18 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
         appended,
     ]  # fmt: skip
     nbformat.write(executed, page)
+
+
+def _as_table(output):
+    """What `run` prints, a name and a fact a line, as a table; any other output as it is."""
+    if output.output_type != "stream":
+        return output
+    rows = []
+    for line in output.text.splitlines():
+        name, fact = line[:10].strip(), escape(line[10:].strip())
+        rows.append(f"<tr><th>{name}</th><td>{fact}</td></tr>")
+    html = f'<table class="made">{"".join(rows)}</table>'
+    return nbformat.v4.new_output("display_data", {"text/html": html})
 
 
 def _draw_pictures() -> None:
@@ -317,7 +332,7 @@ def _first_picture() -> None:
     plots.legend(picture, axes)
     picture.savefig(PAGES / "first.svg", metadata={"Date": None})
     with _sources(figure):
-        slider = widgets.rounds_of_lenet(scale)
+        slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
     (PAGES / "first.html").write_text(slider._repr_html_() if slider else "")
 
 

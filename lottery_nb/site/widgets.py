@@ -88,7 +88,7 @@ _SCRIPT = """(() => {
 })();"""
 
 
-def rounds_of_lenet(scale: str) -> Slider | None:
+def rounds_of_lenet(scale: str, rounds: tuple[int, ...] | None = None) -> Slider | None:
     """A slider over the rounds of one trial of Lenet, its winning tickets and their
     reinitialisations.
 
@@ -100,6 +100,8 @@ def rounds_of_lenet(scale: str) -> Slider | None:
     ----------
     scale : str
         As for `run`, which trains what is missing.
+    rounds : tuple of int, optional
+        Only these, for a page that is to be light; None: all.
 
     Returns
     -------
@@ -111,7 +113,10 @@ def rounds_of_lenet(scale: str) -> Slider | None:
     LotteryError
         As `run` does.
     """
-    table = run(ROUNDS, scale=scale, trials=1, quiet=True)
+    plan = ROUNDS
+    if rounds:
+        plan = {label: line.at_rounds(*rounds) for label, line in ROUNDS.items()}
+    table = run(plan, scale=scale, trials=1, quiet=True)
     numbers = papers.curves("fig04")
     iterative = numbers.line.str.endswith(" (iterative)")
     theirs = pd.concat(
