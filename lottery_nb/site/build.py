@@ -270,8 +270,7 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
     if caption.startswith("**"):  # the finding
         finding, _, caption = caption.partition("\n\n")
         heading = f"{heading}\n\n{finding}"
-    folded = {"tags": ["hide-input"]}
-    code = new_code_cell(picture.source, id="code", metadata=folded)
+    code = new_code_cell(picture.source, id="code", metadata={"tags": ["hide-input"]})
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
     slider.metadata.tags = picture.metadata.tags = ["remove-input"]
     picture.outputs = picture.outputs[:1]
@@ -279,6 +278,13 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
     tagged["plan"].metadata.tags.append("hide-input")
     run.metadata.tags.append("hide-cell")
     run.outputs = [_as_table(output) for output in run.outputs]
+    names = {
+        "The plan": tagged["plan"],
+        "The run, and what it is made of": run,
+        "The picture": code,
+    }
+    for name, cell in names.items():
+        cell.metadata.mystnb = {"code_prompt_show": name, "code_prompt_hide": name}
     executed.cells = [
         new_markdown_cell(heading, id="heading"),
         new_markdown_cell(glance, id="glance"),
