@@ -107,7 +107,7 @@ def _row(row, networks: dict[str, str] | None) -> str:
     if claim.plot is not None and claim.side(claim.plot) != "keeps":
         notes.append("The paper’s own plot does not keep this rule.")
     if claim.erratum:
-        notes.append(f"Erratum: {escape(claim.erratum)}")
+        notes.append(f"Note: {escape(claim.erratum)}")
     foot = "".join(f'<p class="note">{note}</p>' for note in notes)
     return (
         f'<li id="{row.id}"{filters}>{mark(row)}'

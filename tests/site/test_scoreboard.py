@@ -57,7 +57,7 @@ def test_a_row_says_why(monkeypatch):
     assert "The paper: Section 2, Figure 4." in text
     assert "ours +0.80 points [+0.10, +1.50] · paper’s text +1.00 points" in text
     assert "The paper’s own plot does not keep this rule." in text
-    assert "Erratum: We &lt;first&gt; erred." in html
+    assert "Note: We &lt;first&gt; erred." in html
     single = scoreboard.rows(judged(monkeypatch, 1.5, plot=1.5))
     assert "(one trial, laptop scale)" in single and "own plot" not in single
     assert "[" not in re.sub(r"<[^>]+>", "", single), "one trial has no range"
