@@ -71,7 +71,7 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
         )
         trials = table.groupby("line").trial.nunique()
         few, many = int(trials.min()), int(trials.max())
-        data = " and ".join(sorted(set(nodes.data.dropna())))
+        data = " and ".join(sorted(set(nodes.data.dropna()), reverse=True))
         for name, known_as in DATA.items():
             data = data.replace(name, known_as)
         ran = (
