@@ -343,14 +343,16 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     claims, points, scales_of = _of(figure), {}, {}
     wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
     if wanted and len(table):
+        told = table.metric.isin({metric for _, metric in wanted}).to_numpy()
+        rows_told = table[told].reindex(columns=["line", "metric", "scale", *POINT])
         # Trials as numbers: -1 where nothing is trained and there are none.
-        slim = table.filter(["line", "metric", "scale", *POINT]).copy()
-        slim.attrs = {}  # which pandas would copy with each selection
-        slim["trial"] = slim.trial.astype(float).fillna(-1)
-        for place, rows_there in slim.groupby(["line", "metric"], observed=True):
+        columns = {name: rows_told[name].to_numpy(float) for name in POINT}
+        columns["trial"] = np.nan_to_num(columns["trial"], nan=-1)
+        scales = rows_told.scale.to_numpy()
+        for place, which in rows_told.groupby(["line", "metric"], observed=True).indices.items():
             if place in wanted:
-                points[place] = _points(rows_there, *place)
-                scales_of[place] = set(rows_there.scale)
+                points[place] = _chosen(columns, which)
+                scales_of[place] = set(scales[which])
     rows = []
     for claim in claims:
         places = dict.fromkeys((place["line"], place["metric"]) for place in claim.places)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..core.errors import LotteryError
 from ..core.lines import CURVES, TEST_STOP, Line, Node, any_distribution
@@ -26,6 +28,7 @@ from ..runs.runner import stored
 from ..runs.store import Store, results_folder
 from .distributions import distribution
 
+NUMBERS = {"trial", "draw", "round", "density", "iteration", "x", "value", "seconds"}
 LINEAGE = (
     "dataset",
     "mask",
@@ -47,6 +50,7 @@ COLUMNS = (
     "node",
     *PROVENANCE,
 )
+TEXTS = [name for name in COLUMNS if name not in NUMBERS]
 POINT = ["node", "metric", "iteration", "x"]  # of which a table has one row
 ENOUGH = 3  # trials at which a line is shown at a scale, if the scale itself has no fewer
 
@@ -71,18 +75,31 @@ class Committed:
         """A row a training, by its key: what is the same in all its rows."""
         return self.rows.drop_duplicates("node").set_index("node")[["scale", "trial", *PROVENANCE]]
 
+    @cached_property
+    def _most_trials(self) -> int:
+        return int(self.rows.trial.max()) + 1
+
     def serves(self, request: Request) -> bool:
         """Whether a training is there with all that is shown of it."""
         return request.node.key in self.held and request.shows <= self.held[request.node.key]
 
     @cached_property
     def _places(self) -> dict[str, np.ndarray]:
-        return self.rows.groupby("node").indices
+        codes = self.rows.node.array.codes
+        order = np.argsort(codes, kind="stable")
+        keys, starts = np.unique(codes[order], return_index=True)
+        return dict(zip(self.rows.node.cat.categories[keys], np.split(order, starts[1:])))
 
-    def of(self, keys: Iterable[str]) -> pd.DataFrame:
-        """The rows of trainings."""
-        places = [self._places[key] for key in keys]
-        return self.rows.take(np.concatenate(places) if places else [])
+    @cached_property
+    def _extra(self) -> np.ndarray:
+        return extra(self.rows).to_numpy()
+
+    def places(self, keys: Iterable[str], shows: Iterable[str]) -> np.ndarray:
+        """The places in `rows` of what is shown of trainings, in their order."""
+        found = [self._places[key] for key in keys]
+        places = np.concatenate(found) if found else np.empty(0, int)
+        shown = self.rows.metric.array.take(places).isin(list(shows))
+        return places[~self._extra[places] | shown]
 
     @cache  # noqa: B019 (as many live as the committed files had states)
     def nodes(self, line: Line, scale: str, trials: int | None = None) -> list[Node]:
@@ -90,12 +107,11 @@ class Committed:
         named, of every further trial that is there."""
         asked = line.nodes(scale, trials)
         if trials is None and len(self.rows):
-            own = {node.key for node in asked}
-            further = line.nodes(scale, int(self.rows.trial.max()) + 1)
+            own, shows = line.recipe.at(scale).trials, frozenset(line.shows)
             asked += [
                 node
-                for node in further
-                if node.key not in own and self.serves(Request(node, frozenset(line.shows)))
+                for node in line.nodes(scale, self._most_trials)
+                if node.trial >= own and self.serves(Request(node, shows))
             ]
         return sorted(asked, key=lambda node: (node.round, node.trial, node.draw))
 
@@ -107,8 +123,8 @@ class Committed:
         for scale in reversed(SCALES):
             if f"{line.recipe.network}-{scale}" not in self.tables:
                 continue
-            asked = self.nodes(line, scale)
-            lacks = [not self.serves(Request(node, frozenset(line.shows))) for node in asked]
+            asked, shows = self.nodes(line, scale), frozenset(line.shows)
+            lacks = [not self.serves(Request(node, shows)) for node in asked]
             whole = {node.trial for node in asked} - {
                 node.trial for node, lack in zip(asked, lacks) if lack
             }
@@ -128,10 +144,9 @@ def committed() -> Committed:
 
 @lru_cache(maxsize=4)
 def _read(files: tuple[tuple[Path, int], ...]) -> Committed:
-    tables = [_table(path).assign(scale=_scale_of(path)) for path, _ in files]
-    if not tables:
+    if not files:
         return Committed(pd.DataFrame(columns=[*COLUMNS, "scale"]))
-    rows = pd.concat(tables, ignore_index=True)
+    rows = _joined([_table(path) for path, _ in files], [_scale_of(path) for path, _ in files])
     twice = rows[["node", "scale"]].drop_duplicates()
     twice = twice.node[twice.node.duplicated()]
     if len(twice) or rows.duplicated(POINT).any():
@@ -139,8 +154,6 @@ def _read(files: tuple[tuple[Path, int], ...]) -> Committed:
         raise LotteryError(
             f"{files[0][0].parent}: {key} stands there twice; restore the tables with git"
         )
-    texts = rows.select_dtypes(["object", "string"]).columns
-    rows = rows.astype(dict.fromkeys(texts, "category"))  # a selection copies numbers, not texts
     return Committed(rows, frozenset(path.stem for path, _ in files))
 
 
@@ -154,15 +167,25 @@ def _scale_of(path: Path) -> str:
     return scale
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path) -> pa.Table:
+    """A committed table; its texts as places in a dictionary, of which a selection copies
+    numbers."""
     try:
-        table = pd.read_parquet(path)
+        lacks = [name for name in COLUMNS if name not in pq.read_schema(path).names]
+        if not lacks:
+            return pq.read_table(path, columns=list(COLUMNS), read_dictionary=TEXTS)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise _unusable(path, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
-    lacks = [name for name in COLUMNS if name not in table]
-    if lacks:
-        raise _unusable(path, f"lacks {', '.join(lacks)}")
-    return table[list(COLUMNS)]
+    raise _unusable(path, f"lacks {', '.join(lacks)}")
+
+
+def _joined(tables: list[pa.Table], scales: list[str]) -> pd.DataFrame:
+    """All rows of tables, with the scale of each."""
+    told = [
+        table.append_column("scale", pa.array([scale] * len(table)).dictionary_encode())
+        for table, scale in zip(tables, scales)
+    ]
+    return pa.concat_tables(told).unify_dictionaries().to_pandas()
 
 
 def _unusable(path: Path, why: str) -> LotteryError:
@@ -275,7 +298,7 @@ def freeze(
         {(request.node.recipe.network, places[key]) for key, request in fresh.items()}
     ):
         path = where / f"{network}-{place}.parquet"
-        old = _table(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        old = _table(path).to_pandas() if path.exists() else pd.DataFrame(columns=COLUMNS)
         own = {
             key: request
             for key, request in fresh.items()

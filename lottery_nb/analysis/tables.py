@@ -11,6 +11,7 @@ distribution over a layer, a row a bin, whose middle is `x` and whose probabilit
 import os
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from ..core.lines import Node, any_distribution
@@ -153,26 +154,26 @@ def _assemble(
 ) -> pd.DataFrame:
     """Rows of every line's trainings, from the committed tables where those have them, else from
     the store."""
-    parts = []
+    places, fresh = [], []
     for label, line in plan.items():
-        requests = [request(node, line) for node in nodes[label]]
-        found = [held.of([each.node.key for each in requests if held.serves(each)])]
-        found += [
-            rows_of(each.node, store, line.shows)
-            for each in requests
-            if store and not held.serves(each) and readable(store, each)
-        ]
-        rows = pd.concat([each for each in found if len(each)] or found[:1])
-        rows = rows[~extra(rows) | rows.metric.isin(line.shows)]
-        parts.append(
-            rows.sort_values(["round", "trial", "draw"], kind="stable").assign(
-                line=label, scale=scales[label]
-            )
-        )
-    table = pd.concat(
-        [rows for rows in parts if len(rows)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True
+        requests = {node.key: request(node, line) for node in nodes[label]}
+        kept = {key for key, each in requests.items() if held.serves(each)}
+        places.append(held.places((key for key in requests if key in kept), line.shows))
+        for key, each in requests.items():
+            if store and key not in kept and readable(store, each):
+                rows = rows_of(each.node, store, line.shows)
+                rows = rows[~extra(rows) | rows.metric.isin(line.shows)]
+                fresh.append(rows.assign(line=label, scale=scales[label]))
+    counts = [len(each) for each in places]
+    table = held.rows.take(np.concatenate([np.empty(0, int), *places])).assign(
+        line=pd.Categorical(np.repeat(list(plan), counts), list(plan)),
+        scale=pd.Categorical(np.repeat([scales[label] for label in plan], counts)),
     )
-    table = table.drop_duplicates(["line", *results.POINT], ignore_index=True)[list(COLUMNS)]
+    if fresh:
+        table = pd.concat([table, *fresh] if len(table) else fresh)
+        table["line"] = pd.Categorical(table.line, list(plan))
+        table = table.sort_values(["line", "round", "trial", "draw"], kind="stable")
+    table = table.reset_index(drop=True)[list(COLUMNS)]
     table.attrs["lines"] = list(plan)
     table.attrs["conditions"] = {
         label: (line.strategy, line.control) for label, line in plan.items()
