@@ -41,6 +41,7 @@ SUBJECTS = {  # what a claim is about, by how its metric begins
     "growth": "weights",
     "": "set-up",
 }
+NEEDS = {"paper": "it needs the paper’s own scale"}  # by the least scale that can test a claim
 WHERE = {  # evidence, as it follows a number of claims
     "paper scale": "at paper scale",
     "laptop scale": "at laptop scale",
@@ -135,7 +136,7 @@ def mark(row, link: str = "") -> str:
 def verdict(row) -> str:
     """A verdict in words, such as "Reproduced (5 trials, laptop scale)"."""
     if not row.evidence:
-        return SAID[row.outcome]
+        return f"{SAID[row.outcome]}: {NEEDS.get(row.claim.scale, 'it is not trained yet')}"
     trials = {0: "counted", 1: "one trial"}.get(row.n, f"{row.n} trials")
     return f"{SAID[row.outcome]} ({trials}, {row.evidence})"
 
@@ -225,7 +226,11 @@ def summary(sheets: Sheets) -> str:
     """How much of the paper reproduces, in two sentences."""
     found = claims.counts(sheets.values())
     full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
-    untested = found[""].sum()
+    untested = [
+        claim.scale in NEEDS
+        for sheet in sheets.values()
+        for claim in sheet.claim[sheet.outcome == "not tested"]
+    ]
 
     def said(of: pd.Series) -> str:
         parts = [f"**{of['reproduced']} reproduce**", f"{of['not reproduced']} do not"]
@@ -239,7 +244,8 @@ def summary(sheets: Sheets) -> str:
         f"Of the paper’s {int(found.to_numpy().sum())} checkable claims, {full.sum()} are tested "
         f"on networks of the paper’s size with at least a fifth of its training: {said(full)}. "
         f"Another {reduced.sum()} are tested only on narrower networks or far shorter trainings, "
-        f"which is weaker evidence: {said(reduced)}. {untested} are not tested yet."
+        f"which is weaker evidence: {said(reduced)}. {len(untested)} are not tested: "
+        f"{sum(untested)} need the paper’s own scale, {untested.count(False)} are not trained yet."
     )
 
 

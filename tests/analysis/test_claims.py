@@ -401,3 +401,29 @@ def test_moments_and_densities_of_distributions():
 )
 def test_text_and_plot_disagree_beyond_rounding_and_bounds(text, plot, rule, disagrees):
     assert claim(text=text, plot=plot, rule=rule).disagrees is disagrees
+
+
+def reached(line, place):
+    """Whether a line has a round at laptop scale whose density a claim can be measured at."""
+    asked = place.get("density")
+    if asked is None or line.strategy == "one-shot":
+        return True
+    recipe = line.recipe.at("laptop")
+    there = [recipe.remaining(node.round) / recipe.weights for node in line.nodes("laptop", 1)]
+    if isinstance(asked, list):
+        return any(asked[0] <= density <= asked[1] for density in there)
+    tolerance = claims.DENSITY_TOLERANCE * min(asked, 1 - asked)
+    return any(abs(density - asked) <= tolerance for density in there)
+
+
+def test_claims_beyond_the_rounds_of_laptop_scale_say_that_they_need_the_papers():
+    plans = {figure.name: figure.plan for figure in figures()}
+    beyond = [
+        claim.id
+        for claim in claims.load()
+        if claim.scale != "paper"
+        for place in claim.places
+        if place["line"] in plans[claim.notebook]
+        and not reached(plans[claim.notebook][place["line"]], place)
+    ]
+    assert not beyond
