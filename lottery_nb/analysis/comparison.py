@@ -90,9 +90,7 @@ def at_rounds(
     rows = [
         {"tickets": name}
         | {
-            f"{quantity(metric)}, {_percent(density[r], 1)}": _number(
-                found.get((metric, r)), metric
-            )
+            f"{quantity(metric)}, {_percent(density[r], 1)}": number(found.get((metric, r)), metric)
             for metric, r in columns
         }
         for name, found in means.items()
@@ -122,7 +120,7 @@ def dense_networks(table: pd.DataFrame, papers: Papers, study: str, scale: str):
     trials = table.groupby("line").trial.nunique()
     rows = [
         {"networks": name, "trials": trials.get(name, "–")}
-        | {quantity(metric): _number(found.get((metric, 0)), metric, 1) for metric in DENSE}
+        | {quantity(metric): number(found.get((metric, 0)), metric, 1) for metric in DENSE}
         for name, found in means.items()
     ]
     rows.sort(key=lambda row: row["networks"].partition(",")[0])
@@ -193,7 +191,8 @@ def _theirs(table: pd.DataFrame, papers: Papers) -> Means:
     return means
 
 
-def _number(value: float | None, metric: str, decimals: int = 2) -> str:
+def number(value: float | None, metric: str, decimals: int = 2) -> str:
+    """A measurement as a table shows it; a dash for none."""
     if value is None or pd.isna(value):
         return "–"
     if "iteration" in metric:

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis import paper as papers
-from ..analysis.comparison import as_table
+from ..analysis.comparison import as_table, number
 from ..analysis.tables import run
 from ..core.errors import LotteryError, Stopped
 from ..core.recipes import lenet
@@ -232,21 +232,15 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
                 & (theirs["round"] == mine["round"].iloc[0])
             ]["mean"]
             label = plots.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
-            row[label] = _number(values.mean(), metric) + (
-                f" [{_number(values.min(), metric)}, {_number(values.max(), metric)}]"
+            row[label] = number(values.mean(), metric) + (
+                f" [{number(values.min(), metric)}, {number(values.max(), metric)}]"
                 if len(values) > 1
                 else ""
             )
             if len(theirs):
-                row[f"{label}: the paper"] = _number(their.mean(), metric)
+                row[f"{label}: the paper"] = number(their.mean(), metric)
         shown.append(row)
     return as_table(pd.DataFrame(shown), "round")
-
-
-def _number(value: float, metric: str) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value:,.0f}" if metric.startswith("early_stop_iteration") else f"{100 * value:.2f} %"
 
 
 CONTROLS = ("nothing", "random reinit", "random sparse")

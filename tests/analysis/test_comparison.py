@@ -113,7 +113,7 @@ def test_what_is_not_trained_is_said_with_the_command_that_trains_it():
     ],
 )
 def test_numbers_are_said_as_their_metric_wants(value, metric, said):
-    assert comparison._number(value, metric).replace("\N{NO-BREAK SPACE}", " ") == said
+    assert comparison.number(value, metric).replace("\N{NO-BREAK SPACE}", " ") == said
 
 
 def test_every_quantity_that_the_paper_plots_has_words():
