@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..analysis import paper as papers
+from . import labels
 
 # Okabe and Ito's colours, told apart by colour-blind readers; in the order of the paper's blue,
 # orange, green, red.
@@ -847,10 +848,10 @@ def legend(
     columns: int = 2,
     untrained: list[str] | None = None,
 ) -> None:
-    """One legend of all lines in `axes` and of what is drawn behind them.
+    """Name all lines in `axes`, beside each if every panel has room for that, else in a legend.
 
-    It says n, how many networks were trained for each point of a line: once, as its title, where
-    all lines have as many.
+    The legend says besides what is drawn behind them and n, how many networks were trained for each
+    point of a line: once where all lines have as many.
 
     Parameters
     ----------
@@ -865,16 +866,21 @@ def legend(
     untrained : list of str, optional
         What is to be named as not trained yet.
     """
-    named = _named(axes)
-    if untrained:
-        said = fill(f"Not trained yet: {', '.join(untrained)}", 80)
-        named["title"] = "\n".join(filter(None, (named.get("title"), said)))
-        named |= {"alignment": "left", "title_fontproperties": {"size": "medium"}}
-    if at is None:
-        figure.legend(**named, loc="outside lower center", ncols=columns)
-    else:
+
+    def put(listed: bool):
+        key = _key(axes, listed, untrained or [])
+        if at is None:
+            return figure.legend(**key, loc="outside lower center", ncols=columns)
+        return at.legend(**key, loc="center left")
+
+    if at is not None:
         at.set_axis_off()
-        at.legend(**named, loc="center left")
+    short = put(listed=False)
+    figure.draw_without_rendering()  # so that panels have their places
+    beside = [labels.name_lines(ax, _ours(ax)) for ax in axes]
+    if not all(beside):
+        short.remove()
+        put(listed=True)
 
 
 def _untrained(table: pd.DataFrame) -> list[str]:
@@ -883,29 +889,40 @@ def _untrained(table: pd.DataFrame) -> list[str]:
     return [line for line in table.attrs["lines"] if trained and line not in trained]
 
 
-def _named(axes: list[Axes]) -> dict:
-    """What a legend of these axes says, as arguments of `Axes.legend`: each line once, with n, the
-    networks trained for each of its points (in the title where all lines have as many), those of
-    the paper alone after ours, then what the paper's look like if any is drawn."""
-    labelled = [
-        (label, handle) for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())
-    ]
-    labelled.sort(key=lambda entry: not hasattr(entry[1], "trained"))
-    entries: dict[str, Artist] = {}
+def _ours(ax: Axes) -> dict[str, Artist]:
+    """The named lines of a panel that are of our trainings."""
+    handles, names = ax.get_legend_handles_labels()
+    return {name: each for each, name in zip(handles, names) if hasattr(each, "trained")}
+
+
+def _key(axes: list[Axes], listed: bool, untrained: list[str]) -> dict:
+    """What a legend of these axes says, as arguments of `Axes.legend`: n, the networks trained for
+    each point; what is not trained; our lines if they are `listed`; those of the paper alone; what
+    the paper's look like if any is drawn."""
+    ours: dict[str, Artist] = {}
     trained: dict[str, list[int]] = {}
-    for label, handle in labelled:
-        entries.setdefault(label, handle)
-        trained.setdefault(label, []).extend(getattr(handle, "trained", ()))
+    entries: dict[str, Artist] = {}
+    for ax in axes:
+        for name, handle in _ours(ax).items():
+            ours.setdefault(name, handle)
+            trained.setdefault(name, []).extend(handle.trained)
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels()):
+            if name not in ours:
+                entries.setdefault(name, handle)
     n = {
-        label: str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-        for label, counts in trained.items()
-        if counts
+        name: str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        for name, counts in trained.items()
     }
     alike = len(set(n.values())) == 1
-    entries = {
-        label if alike or label not in n else f"{label} (n = {n[label]})": handle
-        for label, handle in entries.items()
-    }
+    title = [f"n = {next(iter(n.values()))}"] if alike else []
+    if listed:
+        told = {name: "" if alike else f" (n = {n[name]})" for name in ours}
+        entries = {f"{name}{told[name]}": handle for name, handle in ours.items()} | entries
+    elif not alike and n:
+        title = [fill(f"n: {', '.join(f'{name} {count}' for name, count in n.items())}", 80)]
+    if untrained:
+        title.append(fill(f"Not trained yet: {', '.join(untrained)}", 80))
     behind = [line for ax in axes for line in ax.lines if line.get_gid() == BEHIND["gid"]]
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
@@ -914,16 +931,11 @@ def _named(axes: list[Axes]) -> dict:
         entries[f"thin: the paper{full}{shaded if banded else ''}"] = Line2D(
             [], [], color="#777777", **BEHIND
         )
-    title = (
-        {
-            "title": f"n = {next(iter(n.values()))}",
-            "alignment": "left",
-            "title_fontproperties": {"size": "medium"},
-        }
-        if alike
-        else {}
-    )
-    return {"handles": entries.values(), "labels": entries.keys(), **title}
+    entries = entries or {"": Line2D([], [], linestyle="none")}  # no legend is of a title alone
+    key = {"handles": list(entries.values()), "labels": list(entries)}
+    if title:
+        key |= {"title": "\n".join(title), "title_fontproperties": {"size": "medium"}}
+    return key | {"alignment": "left"}
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:

@@ -183,7 +183,7 @@ def _slider(
             figure, [ax] = plots.panels(1, 1)
             plots.against_dense(table, ax, ticket, lines, r, curve, theirs)
             ax.set_title(ticket if len(groups) > 1 else "")
-            plots.legend(figure, [ax])
+            plots.legend(figure, [ax], listed=True)
             what = f"{ticket}: {plots.LABELS[curve]} over iterations at {name}"
             pictures[f"{what}, beside the dense network"] = _svg(figure)
         if len(mapped):

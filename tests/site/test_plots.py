@@ -9,7 +9,7 @@ from shared import tiny
 
 from lottery_nb import run
 from lottery_nb.analysis import paper
-from lottery_nb.site import plots
+from lottery_nb.site import labels, plots
 
 matplotlib.use("agg")
 
@@ -18,6 +18,16 @@ matplotlib.use("agg")
 def close():
     yield
     plt.close("all")
+
+
+def said(key):
+    """What a legend lists."""
+    return [text.get_text() for text in key.get_texts()]
+
+
+def beside(ax):
+    """The names that stand beside lines."""
+    return {text.get_text() for text in ax.texts if text.get_gid() == "name"}
 
 
 def the_papers(ax):
@@ -76,7 +86,7 @@ def test_no_paper_at_smoke_scale(table):
     plots.early_stop_vs_density(table, ax, paper="fig04")
     plots.legend(figure, [ax])
     assert not the_papers(ax)
-    assert len(figure.legends[0].get_texts()) == 2
+    assert said(figure.legends[0]) == [""]
 
 
 def test_the_end_of_a_shorter_training_is_marked(table):
@@ -107,11 +117,8 @@ def test_curves():
     np.testing.assert_allclose(ours[1].get_ydata(), 100 * rows.groupby("iteration").value.mean())
     assert ax.get_legend_handles_labels()[1] == ["100.0 %", "51.3 %"]
     plots.legend(figure, [ax, ax], at=key)
-    assert [text.get_text() for text in key.get_legend().get_texts()] == [
-        "100.0 %",
-        "51.3 %",
-        "thin: the paper",
-    ]
+    assert said(key.get_legend()) == ["thin: the paper"]
+    assert beside(ax) == {"100.0 %", "51.3 %"}
 
 
 def test_weights_remaining_instead_of_density(table):
@@ -129,11 +136,9 @@ def test_a_legend_counts_the_trainings_of_all_panels(table):
         rows.attrs = table.attrs
         plots.accuracy_vs_density(rows, ax)
     plots.legend(figure, axes)
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said == [
-        "winning ticket (iterative) (n = 1 to 2)",
-        "random reinit (iterative) (n = 1 to 4)",
-    ]
+    n = "n: winning ticket (iterative) 1 to 2, random reinit (iterative) 1 to 4"
+    assert figure.legends[0].get_title().get_text() == n
+    assert all(beside(ax) == set(table.line) for ax in axes)
 
 
 def test_a_diverged_training_is_marked_and_named(table):
@@ -203,12 +208,8 @@ def test_distributions():
     ]
     assert len(the_papers(first)) == 3, "the paper has these at round 0"
     assert missing.texts[0].get_text() == "round 8: not at this scale"
-    assert [text.get_text() for text in key.get_legend().get_texts()] == [
-        "first hidden layer",
-        "second hidden layer",
-        "output layer",
-        "thin: the paper",
-    ]
+    assert said(key.get_legend()) == ["thin: the paper"]
+    assert beside(first) == {"first hidden layer", "second hidden layer", "output layer"}
 
 
 METRICS = ["early_stop_iteration", "val_accuracy_at_early_stop"]
@@ -222,7 +223,7 @@ def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
     figure = plots.by_network(table, METRICS, ["Conv-2"], paper="fig32", ordered=True)
     left, _ = figure.axes
     assert [line.get_alpha() for line in the_papers(left)] == [plots.BEHIND["alpha"] / 2] * 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+    assert said(figure.legends[0]) == [  # one panel's lines lie below it, so all are listed
         "0.0002 (n = 2)",
         "0.0003 (n = 4)",
         "thin: the paper, full width",
@@ -316,7 +317,7 @@ def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
     plots.legend(figure, [ax])
     [key] = figure.legends
     assert key.get_title().get_text() == "n = 2"
-    assert [text.get_text() for text in key.get_texts()] == list(table.line.unique())
+    assert beside(ax) == set(table.line)
 
 
 def test_a_legend_tells_where_some_points_have_fewer_networks(table):
@@ -326,6 +327,33 @@ def test_a_legend_tells_where_some_points_have_fewer_networks(table):
     )
     plots.legend(figure, [ax])
     assert figure.legends[0].get_title().get_text() == "n = 1 to 2"
+
+
+def test_names_stand_beside_their_own_line_and_in_its_panel():
+    figure, [ax] = plots.panels(1, 1)
+    x = np.linspace(0, 10, 50)
+    lines = {f"line {slope}": ax.plot(x, slope * x, label=str(slope))[0] for slope in (1, 2, 3, 4)}
+    figure.draw_without_rendering()
+    assert labels.name_lines(ax, lines)
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert boxes.keys() == lines.keys()
+    for name, box in boxes.items():
+        assert ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max)
+        assert not any(box.overlaps(other) for other in boxes.values() if other is not box)
+        middle = (box.min + box.max) / 2
+        away = {
+            other: np.hypot(*(ax.transData.transform(line.get_xydata()) - middle).T).min()
+            for other, line in lines.items()
+        }
+        assert min(away, key=away.get) == name
+
+
+def test_more_lines_than_can_be_named_are_listed():
+    figure, [ax] = plots.panels(1, 1)
+    lines = {str(i): ax.plot([0, 1], [i, i])[0] for i in range(labels.MOST + 1)}
+    figure.draw_without_rendering()
+    assert not labels.name_lines(ax, lines)
+    assert not ax.texts
 
 
 def test_pairs_share_a_colour_and_differ_in_dash(table):

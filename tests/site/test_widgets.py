@@ -40,7 +40,7 @@ def test_a_frame_a_round(table, slider):
     ]
     last = table[(table["round"] == 3) & (table.line == "Net")]
     accuracy = 100 * last[last.metric == "test_accuracy_at_early_stop"].value.mean()
-    assert f"{accuracy:.2f} %" in slider.frames[3].table
+    assert f"{accuracy:.2f}\N{NO-BREAK SPACE}%" in slider.frames[3].table
     assert "Net reinit" in slider.frames[3].table
     assert "Net reinit" not in slider.frames[0].table
     for frame in slider.frames:

@@ -1,0 +1,118 @@
+"""Names beside lines, in place of a legend: each where it covers least and is nearest to its own
+line."""
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.container import Container
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+
+SIZE = 8  # points
+STEP = 3  # pixels between the places of a line that are looked at
+MOST = 5  # names in a panel; more are read more easily in a legend
+COVERS, COVERS_PAPERS, STRANGER, FROM_END = 4.0, 1.0, 60.0, 0.08  # what a place costs
+
+
+def name_lines(ax: Axes, named: dict[str, Artist]) -> bool:
+    """Write each name in the colour of its line beside it; whether there was room for all of them,
+    else none is written. The figure's layout must be done, and the axes' limits final."""
+    lines = {name: line_of(artist) for name, artist in named.items()}
+    places = {name: _places(ax, line) for name, line in lines.items()}
+    if len(lines) > MOST or any(not len(place) for place in places.values()):
+        return False
+    others = [_places(ax, line) for line in ax.lines if line not in lines.values()]
+    behind = np.concatenate([*others, np.empty((0, 2))])
+    taken = [text.get_window_extent().extents for text in ax.texts if text.get_text()]
+    room, written = ax.bbox.extents, []
+    # Those that end first choose first, as those that go on have more places left.
+    for name in sorted(lines, key=lambda name: places[name][:, 0].max()):
+        text = _text(ax, name, lines[name])
+        box = text.get_window_extent()
+        own, strangers = places[name], [places[other] for other in places if other != name]
+        found = _best((box.width, box.height), own, strangers, behind, taken, room)
+        if found is None:
+            for each in [*written, text]:
+                each.remove()
+            return False
+        at, middle = found
+        text.xy = ax.transData.inverted().transform(at)
+        text.set_position((middle - at) * 72 / ax.figure.dpi)
+        taken.append(text.get_window_extent().extents)
+        written.append(text)
+    return True
+
+
+def line_of(artist: Artist | Container) -> Line2D:
+    """The line itself of what matplotlib draws with bars of error."""
+    return artist[0] if isinstance(artist, Container) else artist
+
+
+def _places(ax: Axes, line: Line2D) -> np.ndarray:
+    """Where a line runs, (places, 2) in pixels, every few of them, as far as it is inside."""
+    points = ax.transData.transform(np.column_stack(line.get_data()).astype(float))
+    pieces = [points[-1:]]
+    for start, stop in zip(points, points[1:]):
+        if np.isfinite([*start, *stop]).all():
+            count = int(np.hypot(*(stop - start)) // STEP) + 1
+            pieces.append(start + np.linspace(0, 1, count)[:, None] * (stop - start))
+    found = np.concatenate(pieces)
+    inside = (found >= ax.bbox.min - 1) & (found <= ax.bbox.max + 1)
+    return found[inside.all(axis=1)]
+
+
+def _text(ax: Axes, name: str, line: Line2D) -> Text:
+    red, green, blue = to_rgb(line.get_color())
+    light = 0.3 * red + 0.6 * green + 0.1 * blue
+    ink = np.array([red, green, blue]) * min(1.0, 0.45 / max(light, 0.01))  # legible on white
+    return ax.annotate(
+        name, (0, 0), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=SIZE,
+        color=tuple(ink), path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=5,
+        annotation_clip=False, gid="name",
+    )  # fmt: skip
+
+
+def _best(
+    size: tuple[float, float],
+    own: np.ndarray,
+    strangers: list[np.ndarray],
+    behind: np.ndarray,
+    taken: list[np.ndarray],
+    room: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The place of its line and the middle of a name that cost least, in pixels; None where none
+    is free. size: of the name."""
+    half = np.array(size) / 2
+    gap = half[1] + 5
+    beside = [(half[0] + 6, 0), (0, gap), (0, -gap), (half[0], gap), (half[0], -gap)]
+    beside += [(-half[0], gap), (-half[0], -gap), (0, 2 * gap), (0, -2 * gap)]
+    end, ours = own[:, 0].max(), [own, *strangers]
+    least, found = np.inf, None
+    for at in own[:: max(len(own) // 60, 1)]:
+        for offset in beside:
+            middle = at + offset
+            low, high = middle - half - 1, middle + half + 1
+            if (low < room[:2]).any() or (high > room[2:]).any():
+                continue
+            if any((low < box[2:]).all() and (high > box[:2]).all() for box in taken):
+                continue
+            cost = FROM_END * (end - at[0]) + COVERS_PAPERS * _within(behind, low, high)
+            cost += COVERS * sum(_within(line, low, high) for line in ours)
+            near = _distance(own, middle, half)
+            cost += 0.5 * near
+            cost += STRANGER * any(_distance(line, middle, half) < near for line in strangers)
+            if cost < least:
+                least, found = cost, (at, middle)
+    return found
+
+
+def _within(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> int:
+    return int(((points > low) & (points < high)).all(axis=1).sum())
+
+
+def _distance(points: np.ndarray, middle: np.ndarray, half: np.ndarray) -> float:
+    """From the edge of a name to the nearest of a line's places."""
+    apart = np.maximum(abs(points - middle) - half, 0)
+    return float(np.hypot(*apart.T).min())
