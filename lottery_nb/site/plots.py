@@ -847,6 +847,7 @@ def legend(
     at: Axes | None = None,
     columns: int = 2,
     untrained: list[str] | None = None,
+    listed: bool = False,
 ) -> None:
     """Name all lines in `axes`, beside each if every panel has room for that, else in a legend.
 
@@ -865,6 +866,8 @@ def legend(
         Of the legend below the figure.
     untrained : list of str, optional
         What is to be named as not trained yet.
+    listed : bool
+        List all lines in any case: in frames of a slider, names beside lines would move.
     """
 
     def put(listed: bool):
@@ -875,6 +878,9 @@ def legend(
 
     if at is not None:
         at.set_axis_off()
+    if listed:
+        put(listed=True)
+        return
     short = put(listed=False)
     figure.draw_without_rendering()  # so that panels have their places
     beside = [labels.name_lines(ax, _ours(ax)) for ax in axes]
