@@ -215,13 +215,14 @@ def _link(page: Path, name: str) -> None:
     nbformat.write(executed, page)
 
 
-def _panels(picture, name: str) -> list[tuple[Path, str]]:
+def _panels(picture, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
-    put them side by side or one below the other; and the title of each. The first is the gallery's
-    picture too. picture: a Figure."""
+    put them side by side or one below the other; the title of each, and what can be read off it.
+    The first is the gallery's picture too. picture: a Figure."""
     from matplotlib.transforms import Bbox
 
     from . import plots
+    from .readings import readings
 
     inches = picture.dpi_scale_trans.inverted()
     picture.canvas.draw()
@@ -249,8 +250,12 @@ def _panels(picture, name: str) -> list[tuple[Path, str]]:
         picture.savefig(path, bbox_inches=box, metadata={"Date": None})
         if number == 1:
             picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
-        title = "" if part[0] in picture.legends else part[0].get_title(loc="left")
-        panels.append((path, title or "Legend"))
+        if part[0] in picture.legends:
+            panels.append(pages.Panel(path, "Legend", []))
+            continue
+        shown = box.transformed(picture.dpi_scale_trans)
+        title = part[0].get_title(loc="left") or "Legend"
+        panels.append(pages.Panel(path, title, readings(part[0], shown)))
     return panels
 
 

@@ -2,10 +2,8 @@
 line."""
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.container import Container
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
@@ -16,10 +14,9 @@ MOST = 5  # names in a panel; more are read more easily in a legend
 COVERS, COVERS_PAPERS, STRANGER, FROM_END = 4.0, 1.0, 60.0, 0.08  # what a place costs
 
 
-def name_lines(ax: Axes, named: dict[str, Artist]) -> bool:
+def name_lines(ax: Axes, lines: dict[str, Line2D]) -> bool:
     """Write each name in the colour of its line beside it; whether there was room for all of them,
     else none is written. The figure's layout must be done, and the axes' limits final."""
-    lines = {name: line_of(artist) for name, artist in named.items()}
     places = {name: _places(ax, line) for name, line in lines.items()}
     if len(lines) > MOST or any(not len(place) for place in places.values()):
         return False
@@ -43,11 +40,6 @@ def name_lines(ax: Axes, named: dict[str, Artist]) -> bool:
         taken.append(text.get_window_extent().extents)
         written.append(text)
     return True
-
-
-def line_of(artist: Artist | Container) -> Line2D:
-    """The line itself of what matplotlib draws with bars of error."""
-    return artist[0] if isinstance(artist, Container) else artist
 
 
 def _places(ax: Axes, line: Line2D) -> np.ndarray:

@@ -3,8 +3,9 @@ tables and measurements."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -87,14 +88,24 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
     )
 
 
-def panels(notebook: Notebook, files: list[tuple[Path, str]]) -> str:
-    """A picture's panels as MyST, side by side where there is room; files: of each, with its
-    title. "" without any."""
-    if not files:
+class Panel(NamedTuple):
+    """A panel of a picture: its file, its title, and what a reader who points at it is told, see
+    `readings.readings`."""
+
+    path: Path
+    title: str
+    readings: list[dict]
+
+
+def panels(notebook: Notebook, drawn: list[Panel]) -> str:
+    """A picture's panels as MyST, side by side where there is room; "" without any."""
+    if not drawn:
         return ""
-    said = [f"{notebook.alt} First panel: {files[0][1]}", *(title for _, title in files[1:])]
-    images = [f"![{alt}]({path.name})" for (path, _), alt in zip(files, said)]
-    return "\n".join([":::{div} panels", *images, ":::"])
+    said = [f"{notebook.alt} First panel: {drawn[0].title}", *(panel.title for panel in drawn[1:])]
+    images = [f"![{alt}]({panel.path.name})" for panel, alt in zip(drawn, said)]
+    told = json.dumps([panel.readings for panel in drawn], separators=(",", ":"))
+    script = f'<script type="application/json" class="readings">{told}</script>'
+    return "\n".join([":::{div} panels", *images, "", "```{raw} html", script, "```", ":::"])
 
 
 def _share(share: float) -> str:

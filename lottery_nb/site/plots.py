@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from ..analysis import paper as papers
 from . import labels
+from .readings import Drawn, drawn, keep
 
 # Okabe and Ito's colours, told apart by colour-blind readers; in the order of the paper's blue,
 # orange, green, red.
@@ -233,11 +234,10 @@ def metric_vs_density(
             None if name in trained else label,
         )
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
-        n = [ours.trained.min(), ours.trained.max()]
-        ours = _with_gaps(ours, table)
+        points, ours = ours.assign(x=unit * ours.density), _with_gaps(ours, table)
         if len(ours):
             bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
-            drawn = ax.errorbar(
+            bar = ax.errorbar(
                 unit * ours.density,
                 ours["mean"],
                 bars,
@@ -246,7 +246,8 @@ def metric_vs_density(
                 capsize=1.5,
                 **look,
             )
-            drawn.trained = n
+            their = behind.assign(x=unit * behind.density, mean=factor * behind["mean"])
+            keep(ax, Drawn(label, bar, points, their))
             learned = ours["mean"][ours["mean"] > LEARNED]
             if learned.quantile(0.25) < lowest:
                 low = min(low, learned.quantile(0.1), learned.iloc[0])  # and the line's densest
@@ -460,7 +461,7 @@ def sweep(
             numbers = dict.fromkeys(numbers, pd.concat(numbers.values()))
         for ax, (source, rows) in zip(axes[row * columns :], list(sources.items())[:columns]):
             rows = rows.assign(value=factor * rows.value.astype(float))
-            _map(ax, rows, names, *_range(numbers[source], metric), metric)
+            _map(ax, rows, names, *_range(numbers[source], metric), metric, source == "ours")
             what = LABELS[metric].replace(" at early stop", "").replace("-stop iteration", " stop")
             ax.set_title(f"{network or what}, {source}" + f": {what.lower()}" * bool(network))
             ax.set_yticks(
@@ -489,9 +490,9 @@ def _is_of(line: str, network: str) -> bool:
 
 
 def _map(
-    ax: Axes, rows: pd.DataFrame, names: list[str], low: float, high: float, metric: str
+    ax: Axes, rows: pd.DataFrame, names: list[str], low: float, high: float, metric: str, ours: bool
 ) -> None:
-    """A row of cells for each line, as wide as the densities lie apart."""
+    """A row of cells for each line, as wide as the densities lie apart; ours: or the paper's."""
     cmap = plt.get_cmap("viridis_r" if metric.startswith("early_stop_iteration") else "viridis")
     norm = Normalize(low, high)
     for i, name in enumerate(names):
@@ -503,7 +504,7 @@ def _map(
         at = np.log(mine.density.to_numpy(float))
         middles = (at[1:] + at[:-1]) / 2
         edges = [2 * at[0] - middles[0], *middles, 2 * at[-1] - middles[-1]]
-        ax.pcolormesh(
+        cells = ax.pcolormesh(
             100 * np.exp(edges),
             [i, i + 1],
             mine.value.to_numpy(float)[None],
@@ -511,6 +512,8 @@ def _map(
             norm=norm,
             rasterized=False,
         )
+        told = mine.assign(x=100 * mine.density, mean=mine.value, trained=1)
+        keep(ax, Drawn(name, cells, *((told, told[:0]) if ours else (told[:0], told))))
     ax.set_ylim(len(names), 0)
     ax.grid(False)
     _density_axis(ax, log=True)
@@ -644,14 +647,14 @@ def distribution(
         theirs = theirs[(theirs.line == name) & (theirs["round"] == r)]
         if len(theirs):
             ax.plot(theirs.x, theirs["mean"], color=colour, **BEHIND)
-        [drawn] = ax.step(
+        [line] = ax.step(
             ours.x,
             ours["mean"],
             where="mid",
             color=colour,
             label=name.split(", ")[-1] + _at_scale(table, name),
         )
-        drawn.trained = [mine.node.nunique()]
+        keep(ax, Drawn(line.get_label(), line, ours.assign(trained=mine.node.nunique()), theirs))
         ax.fill_between(
             ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0
         )
@@ -701,8 +704,9 @@ def curves(
         )
         their = _until(theirs, line, r, ours.iteration.max())
         dash = DASHED if line == "random reinit" else "-"
-        ax.plot(their.x / 1000, factor * their["mean"], color=colour, linestyle=dash, **BEHIND)
-        _curve(ax, ours, label, colour, dash)
+        their = their.assign(x=their.x / 1000, mean=factor * their["mean"])
+        ax.plot(their.x, their["mean"], color=colour, linestyle=dash, **BEHIND)
+        _curve(ax, ours, label, colour, dash, their)
         bends.append(ours["mean"].iloc[len(ours) // 8])
     if bends:  # the fall from the untrained network's value is left out
         ax.set_ylim(0.5 * min(bends), 1.3 * max(bends)) if metric.endswith("loss") else ax.set_ylim(
@@ -738,9 +742,10 @@ def against_dense(
             table[(table.line == line) & (table["round"] == round_)], "iteration", factor
         )
         their = _until(theirs, line, round_, ours.iteration.max())
+        their = their.assign(x=their.x / 1000, mean=factor * their["mean"])
         if len(their):
-            ax.plot(their.x / 1000, factor * their["mean"], color=colour, linestyle=dash, **BEHIND)
-        _curve(ax, ours, label, colour, dash)
+            ax.plot(their.x, their["mean"], color=colour, linestyle=dash, **BEHIND)
+        _curve(ax, ours, label, colour, dash, their)
     late = factor * table.value[table.iteration > table.iteration.max() / 8]
     margin = 0.05 * (late.max() - late.min())
     ax.set_ylim(late.min() - margin, late.max() + margin)
@@ -754,14 +759,18 @@ def _until(theirs: pd.DataFrame, line: str, r: int, last: int) -> pd.DataFrame:
     return theirs[chosen].sort_values("x")
 
 
-def _curve(ax: Axes, ours: pd.DataFrame, label: str, colour: str, dash) -> None:
+def _curve(
+    ax: Axes, ours: pd.DataFrame, label: str, colour: str, dash, theirs: pd.DataFrame
+) -> None:
     """Draw one of our learning curves: the mean and, of several trainings, a band from minimum to
-    maximum; ours: of `_spread` by iteration."""
-    iterations, n = ours.iteration / 1000, ours.trained.max()
-    [drawn] = ax.plot(iterations, ours["mean"], color=colour, linestyle=dash, label=label)
-    drawn.trained = [n]
-    if n > 1:
-        ax.fill_between(iterations, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
+    maximum; ours: of `_spread` by iteration; theirs: the paper's, as it is drawn."""
+    if ours.empty:
+        return
+    ours = ours.assign(x=ours.iteration / 1000)
+    [line] = ax.plot(ours.x, ours["mean"], color=colour, linestyle=dash, label=label)
+    if ours.trained.max() > 1:
+        ax.fill_between(ours.x, ours["min"], ours["max"], color=colour, alpha=0.15, linewidth=0)
+    keep(ax, Drawn(label, line, ours, theirs))
 
 
 def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
@@ -883,7 +892,7 @@ def legend(
         return
     short = put(listed=False)
     figure.draw_without_rendering()  # so that panels have their places
-    beside = [labels.name_lines(ax, _ours(ax)) for ax in axes]
+    beside = [labels.name_lines(ax, {each.name: each.line for each in drawn(ax)}) for ax in axes]
     if not all(beside):
         short.remove()
         put(listed=True)
@@ -895,23 +904,17 @@ def _untrained(table: pd.DataFrame) -> list[str]:
     return [line for line in table.attrs["lines"] if trained and line not in trained]
 
 
-def _ours(ax: Axes) -> dict[str, Artist]:
-    """The named lines of a panel that are of our trainings."""
-    handles, names = ax.get_legend_handles_labels()
-    return {name: each for each, name in zip(handles, names) if hasattr(each, "trained")}
-
-
 def _key(axes: list[Axes], listed: bool, untrained: list[str]) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: n, the networks trained for
     each point; what is not trained; our lines if they are `listed`; those of the paper alone; what
     the paper's look like if any is drawn."""
+    lines = [line for ax in axes for line in drawn(ax)]
     ours: dict[str, Artist] = {}
     trained: dict[str, list[int]] = {}
+    for line in lines:
+        ours.setdefault(line.name, line.artist)
+        trained.setdefault(line.name, []).extend(line.points.trained)
     entries: dict[str, Artist] = {}
-    for ax in axes:
-        for name, handle in _ours(ax).items():
-            ours.setdefault(name, handle)
-            trained.setdefault(name, []).extend(handle.trained)
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels()):
             if name not in ours:

@@ -52,17 +52,17 @@ class Slider:
     def _repr_html_(self) -> str:
         name = f"slider{next(_numbers)}"
         shown = "".join(
-            f'<div class="frame"{" hidden" * (i != self.start)}><div class="pictures">'
+            f'<div class="frame" data-name="{escape(frame.name)}"{" hidden" * (i != self.start)}>'
+            f'<div class="pictures">'
             f"{''.join(map(_image, frame.pictures, frame.pictures.values()))}</div>"
             f"{frame.table}</div>"
             for i, frame in enumerate(self.frames)
         )
-        names = escape(";".join(frame.name for frame in self.frames))
         label, last = escape(self.label), len(self.frames) - 1
         first = escape(self.frames[self.start].name)
         return (
-            f'<div id="{name}" class="round-slider" role="group" aria-label="{label}" '
-            f'data-names="{names}"><label for="{name}-range">{label}: '
+            f'<div id="{name}" class="round-slider" role="group" aria-label="{label}">'
+            f'<label for="{name}-range">{label}: '
             f'<output for="{name}-range" aria-live="polite">{first}</output></label>'
             f'<input id="{name}-range" type="range" min="0" max="{last}" value="{self.start}" '
             f'step="1" aria-valuetext="{first}" style="width:100%">{shown}</div>'
@@ -79,12 +79,23 @@ def _image(description: str, picture: bytes) -> str:
 _SCRIPT = """(() => {
   const slider = document.getElementById("%s");
   const range = slider.querySelector("input"), said = slider.querySelector("output");
-  const frames = slider.querySelectorAll(".frame"), names = slider.dataset.names.split(";");
-  range.addEventListener("input", () => {
+  const frames = [...slider.querySelectorAll(".frame")];
+  const show = () => {
     frames.forEach((frame, i) => { frame.hidden = i !== +range.value; });
-    said.textContent = names[+range.value];
-    range.setAttribute("aria-valuetext", names[+range.value]);
-  });
+    said.textContent = frames[+range.value].dataset.name;
+    range.setAttribute("aria-valuetext", said.textContent);
+  };
+  range.addEventListener("input", show);
+  if (!document.querySelector(".bd-article")) return;
+  // In the book the address keeps the place, such as #weights=21.1, so that it can be sent.
+  const places = frames.map((frame) => `#weights=${frame.dataset.name.split(" ")[0]}`);
+  const go = () => {
+    if (places.includes(location.hash)) range.value = places.indexOf(location.hash);
+    show();
+  };
+  range.addEventListener("change", () => history.replaceState(null, "", places[+range.value]));
+  addEventListener("hashchange", go);
+  go();
 })();"""
 
 

@@ -315,3 +315,39 @@ def test_a_page_is_light(built):
         if weight > 1_500_000:
             heavy[name] = weight
     assert not heavy
+
+
+@pytest.mark.parametrize("screen", [WIDE, PHONE])
+def test_numbers_are_read_off_a_panel_by_mouse_and_by_keys(browser, site, screen):
+    reader = Reader(browser, site)
+    reader.page.set_viewport_size(screen)
+    page = reader.open("book/figures/fig04.html")
+    panel, card = page.locator(".panels img").first, page.locator(".reading")
+    assert not card.is_visible()
+    panel.hover()
+    assert "winning ticket (iterative)" in card.inner_text()
+    here, there = card.bounding_box(), page.locator(".bd-article").bounding_box()
+    assert there["x"] <= here["x"]
+    assert here["x"] + here["width"] <= there["x"] + there["width"] + 1
+    panel.focus()
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    before = panel.get_attribute("data-reading")
+    page.keyboard.press("ArrowRight")
+    assert int(panel.get_attribute("data-reading")) == int(before) + 1
+    assert card.is_visible()
+    assert not reader.wrong
+
+
+def test_the_address_keeps_a_sliders_place(browser, site):
+    reader = Reader(browser, site)
+    page = reader.open("book/figures/fig04.html#weights=51.3")
+    said = page.locator(".round-slider output")
+    assert said.inner_text().startswith("51.3 %")
+    page.locator(".round-slider input").press("ArrowRight")
+    assert not said.inner_text().startswith("51.3 %")
+    assert page.evaluate("location.hash") == f"#weights={said.inner_text().split()[0]}"
+    page.emulate_media(media="print")
+    frames = page.locator(".round-slider .frame")
+    assert all(frames.nth(i).is_visible() for i in range(frames.count()))
+    assert not reader.wrong

@@ -9,7 +9,7 @@ from shared import tiny
 
 from lottery_nb import run
 from lottery_nb.analysis import paper
-from lottery_nb.site import labels, plots
+from lottery_nb.site import labels, plots, readings
 
 matplotlib.use("agg")
 
@@ -370,3 +370,32 @@ def test_a_panel_without_results_says_so(table):
     _, [ax] = plots.panels(1, 1)
     plots.early_stop_vs_density(table, ax, network="Conv-2")
     assert [text.get_text() for text in ax.texts] == ["not trained at this scale yet"]
+
+
+def test_what_is_read_off_a_panel_is_what_it_shows(table):
+    figure, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(table, ax, "val_accuracy_at_early_stop", paper="fig09")
+    figure.draw_without_rendering()
+    told = readings.readings(ax, ax.bbox)
+    assert [place["at"] for place in told] == sorted(place["at"] for place in told)
+    dense = told[0]
+    assert dense["where"] == "Weights remaining (%): 100"
+    assert dense["at"] == pytest.approx(ax.transAxes.inverted().transform(
+        ax.transData.transform((100, 0))
+    )[0], abs=1e-3)  # fmt: skip
+    rows = table[(table.metric == "val_accuracy_at_early_stop") & (table["round"] == 1)]
+    for line in told[1]["lines"]:
+        values = 100 * rows.value[rows.line == line["name"]]
+        mean, low, high = (f"{value:.4g}" for value in (values.mean(), values.min(), values.max()))
+        assert line["ours"] == f"{mean} [{low}, {high}]"
+
+
+def test_the_papers_number_stands_beside_ours(table):
+    _, [ax] = plots.panels(1, 1)
+    plots.early_stop_vs_density(table, ax, paper="fig04")
+    [told, *_] = readings.readings(ax, ax.bbox)
+    theirs = paper.curves("fig04")
+    name = told["lines"][0]["name"]
+    chosen = (theirs.line == f"{name}") & (theirs.metric == "early_stop_iteration")
+    dense = theirs[chosen & (theirs["round"] == 0)]["mean"].iloc[0]
+    assert told["lines"][0]["paper"] == f"{dense / 1000:.4g}"
