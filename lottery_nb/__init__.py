@@ -18,7 +18,13 @@ _HOMES = {
     "runs.ticket_files": ("load_ticket",),
     "analysis.tables": ("run", "architectures"),
     "site.scoreboard": ("compare",),
-    "site.widgets": ("rounds_of_lenet", "by_round", "play", "playground"),
+    "site.widgets": (
+        "rounds_of_lenet",
+        "by_round",
+        "distributions_by_round",
+        "play",
+        "playground",
+    ),
 }
 _MODULES = {
     "claims": "analysis.claims",

@@ -261,7 +261,7 @@ def _panels(picture, name: str) -> list[pages.Panel]:
 
 def _arrange(page: Path, glance: str, panels: str) -> None:
     """Put the cells of an executed figure into a reader's order: title, glance, picture, caption,
-    what to see, slider, claims, and last, folded, how it was made.
+    what to see, slider, what else is to be known, claims, and last, folded, how it was made.
 
     panels: the picture's panels as Markdown, in place of it; "" leaves what the cell shows.
     """
@@ -275,6 +275,7 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
     if caption.startswith("**"):  # the finding
         finding, _, caption = caption.partition("\n\n")
         heading = f"{heading}\n\n{finding}"
+    caption, _, about = caption.partition("\n\n")  # one paragraph stays below the picture
     code = new_code_cell(picture.source, id="code", metadata={"tags": ["hide-input"]})
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
     slider.metadata.tags = picture.metadata.tags = ["remove-input"]
@@ -297,6 +298,7 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
         new_markdown_cell(caption, id="caption"),
         words,
         *([slider] if slider.outputs else []),
+        *([new_markdown_cell(f"## About this figure\n\n{about}", id="about")] if about else []),
         new_markdown_cell("## What the paper claims, and what we find", id="claims-heading"),
         claims,
         new_markdown_cell("## How it was made", id="made"),

@@ -176,6 +176,47 @@ def by_round(
     return _slider(table, curve, numbers, papers.curves(paper))
 
 
+def distributions_by_round(table: pd.DataFrame, paper: str) -> Slider | None:
+    """A slider over the rounds of a table of distributions: each frame has those of its lines at a
+    round, on axes that are the same for every round.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`, for lines that show a distribution, see `Line.by_layer`.
+    paper : str
+        The figure whose curves are drawn behind, such as "fig15", at the rounds it has.
+
+    Returns
+    -------
+    Slider or None
+        None where nothing is trained.
+
+    Raises
+    ------
+    LotteryError
+        For a `paper` that plots no curves.
+    """
+    rows = table[table.x.notna()]
+    lines = list(dict.fromkeys(rows.line))
+    density = rows.groupby("round").density.mean()
+    means = rows.groupby(["line", "round", "x"]).value.mean()
+    filled = means[means > 0].index.get_level_values("x")
+    heights = means.groupby(["line", "round"]).max()
+    top = min(heights.max(), 1.6 * heights.quantile(0.9))  # a spike would flatten all else
+    frames = []
+    for r in density.index:
+        figure, [ax] = plots.panels(1, 1, height=3.2)
+        plots.distribution(table, ax, lines, r, paper, title="")
+        ax.set(xlim=(filled.min(), filled.max()), ylim=(0, 1.05 * top))
+        plots.legend(figure, [ax], listed=True)
+        name = f"{_percent(density[[r]])}, round {r}"
+        frames.append(Frame(name, {f"Distributions at {name}": _svg(figure)}, ""))
+    if not frames:
+        return None
+    return Slider(frames, start=int(np.abs(density.to_numpy() - OPENS_AT).argmin()))
+
+
 def _slider(
     table: pd.DataFrame, curve: str, numbers: tuple[str, ...], theirs: pd.DataFrame
 ) -> Slider | None:

@@ -7,7 +7,7 @@ import time
 import pytest
 from shared import tiny
 
-from lottery_nb import LotteryError
+from lottery_nb import LotteryError, run
 from lottery_nb.analysis import tables
 from lottery_nb.core.scales import SCALES, Shrinking
 from lottery_nb.runs.store import Store
@@ -165,3 +165,20 @@ def test_the_playground_trains_stops_and_goes_on(quick):
     train.click()
     wait_for(lambda: not train.disabled)
     assert "choose iterative" in said.value
+
+
+def test_distributions_by_round_have_one_frame_a_round_and_the_same_axes(monkeypatch):
+    limits = set()
+
+    def look(figure):
+        limits.add((figure.axes[0].get_xlim(), figure.axes[0].get_ylim()))
+        return b""
+
+    monkeypatch.setattr(widgets, "_svg", look)
+    plan = tiny.iterative().by_layer("initial weights", "first", "second", "output")
+    table = run(plan, scale="paper", quiet=True)
+    slider = widgets.distributions_by_round(table, "fig15")
+    rounds = sorted(set(table["round"]))
+    assert [frame.name.split(", ")[1] for frame in slider.frames] == [f"round {r}" for r in rounds]
+    assert len(limits) == 1
+    assert widgets.distributions_by_round(table[:0], "fig15") is None
