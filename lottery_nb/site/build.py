@@ -30,6 +30,7 @@ from . import pages, progress, scoreboard
 from .notebooks import FOLDER, Notebook, environment, execute, figures, named, studies
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
+STATIC = PAGES / "static"  # what pages load that is made here
 FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 PACKAGE = ROOT / "lottery_nb"
 # [Figure 4](fig04_one_shot_and_iterative.ipynb), [a study](study_x.ipynb), [a page](../book/x.md)
@@ -54,9 +55,7 @@ def build() -> Path:
         except BaseException:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
-    execute(Notebook(FOLDER / "playground.ipynb"), {}, PAGES / "playground.ipynb")
-    _link(PAGES / "playground.ipynb", "playground")
-    _append(PAGES / "playground.ipynb", pages.launch(os.environ.get("GITHUB_REPOSITORY")))
+    _make_playground(PAGES / "playground.ipynb")
     _draw_pictures()
     sheets = progress.judged()
     for name, markdown in _included(sheets).items():
@@ -116,6 +115,24 @@ def _make_page(path: Path) -> None:
     _link(page, notebook.name)
     _offer(notebook, scale, page)
     stamp.write_text(made_of)
+
+
+def _make_playground(page: Path) -> None:
+    """The playground's page: the ticket lab, which trains in the reader's browser, then the
+    notebook as it runs here."""
+    from . import ticket_lab
+
+    execute(Notebook(FOLDER / "playground.ipynb"), {}, page)
+    digits = ticket_lab.digits()
+    STATIC.mkdir(exist_ok=True)
+    (STATIC / "ticket-digits.js").write_text(ticket_lab.digits_script(digits))
+    lab = ticket_lab.fragment(ticket_lab.recorded(digits))
+    executed = nbformat.read(page, as_version=4)
+    block = f"```{{raw}} html\n{lab}\n```"
+    executed.cells.insert(1, nbformat.v4.new_markdown_cell(block, id="ticket-lab"))
+    nbformat.write(executed, page)
+    _link(page, "playground")
+    _append(page, pages.launch(os.environ.get("GITHUB_REPOSITORY")))
 
 
 def _sources(notebook: Notebook):
