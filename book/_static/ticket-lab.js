@@ -27,8 +27,8 @@ addEventListener("DOMContentLoaded", () => {
   const last = () => state.looks[state.looks.length - 1].looks;
   const words = {
     ready: () =>
-      "Train a small network on real handwritten digits, here in your browser. Then take most of its connections away " +
-      "and race what is left." + link("../intro", "What is a winning ticket?"),
+      "Start with a network of 79,400 connections. Training it from nothing takes a few seconds; below is a race that was " +
+      "run before." + link("../intro", "What is a winning ticket?"),
     training: () =>
       "A network with 79,400 connections learns from 1,000 digits, 60 at a time. It starts from random weights, and " +
       "guesses. Below you see its guesses change." + link("../method", "How networks are trained here"),
