@@ -265,6 +265,7 @@ def _panels(picture, name: str) -> list[pages.Panel]:
         kind = "map" if len(part) > 1 else "panel"
         path = PAGES / f"{name}-{kind}{number}.svg"
         picture.savefig(path, bbox_inches=box, metadata={"Date": None})
+        path.write_bytes(plots.lighter(path.read_bytes()))
         if number == 1:
             picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
         if part[0] in picture.legends:

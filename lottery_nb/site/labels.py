@@ -5,7 +5,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 SIZE = 8  # points
@@ -61,8 +60,8 @@ def _text(ax: Axes, name: str, line: Line2D) -> Text:
     ink = np.array([red, green, blue]) * min(1.0, 0.45 / max(light, 0.01))  # legible on white
     return ax.annotate(
         name, (0, 0), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=SIZE,
-        color=tuple(ink), path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=5,
-        annotation_clip=False, gid="name",
+        color=tuple(ink), zorder=5, annotation_clip=False, gid="name",
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
     )  # fmt: skip
 
 

@@ -253,7 +253,7 @@ def _svg(figure: Figure) -> bytes:
     with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return drawn.getvalue()
+    return plots.lighter(drawn.getvalue())
 
 
 def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
