@@ -888,7 +888,7 @@ def legend(
     """
 
     def put(listed: bool):
-        key = _key(axes, listed, untrained or [])
+        key = _key(axes, listed, untrained or [], width=80 if at is None else 44)
         if at is None:
             return figure.legend(**key, loc="outside lower center", ncols=columns)
         return at.legend(**key, loc="center left")
@@ -912,10 +912,10 @@ def _untrained(table: pd.DataFrame) -> list[str]:
     return [line for line in table.attrs["lines"] if trained and line not in trained]
 
 
-def _key(axes: list[Axes], listed: bool, untrained: list[str]) -> dict:
+def _key(axes: list[Axes], listed: bool, untrained: list[str], width: int) -> dict:
     """What a legend of these axes says, as arguments of `Axes.legend`: n, the networks trained for
     each point; what is not trained; our lines if they are `listed`; those of the paper alone; what
-    the paper's look like if any is drawn."""
+    the paper's look like if any is drawn. width: of its lines of words, in letters."""
     lines = [line for ax in axes for line in drawn(ax)]
     ours: dict[str, Artist] = {}
     trained: dict[str, list[int]] = {}
@@ -937,15 +937,15 @@ def _key(axes: list[Axes], listed: bool, untrained: list[str]) -> dict:
         told = {name: "" if alike else f" (n = {n[name]})" for name in ours}
         entries = {f"{name}{told[name]}": handle for name, handle in ours.items()} | entries
     elif not alike and n:
-        title = [fill(f"n: {', '.join(f'{name} {count}' for name, count in n.items())}", 80)]
+        title = [fill(f"n: {', '.join(f'{name} {count}' for name, count in n.items())}", width)]
     if untrained:
-        title.append(fill(f"Not trained yet: {', '.join(untrained)}", 80))
+        title.append(fill(f"Not trained yet: {', '.join(untrained)}", width))
     behind = [line for ax in axes for line in ax.lines if line.get_gid() == BEHIND["gid"]]
     if behind:
         full = ", full width" if any(line.get_alpha() < BEHIND["alpha"] for line in behind) else ""
         banded = any(shade.get_zorder() == SHADE for ax in axes for shade in ax.collections)
         shaded = " (shaded: its minimum to maximum)"
-        entries[f"thin: the paper{full}{shaded if banded else ''}"] = Line2D(
+        entries[fill(f"thin: the paper{full}{shaded if banded else ''}", width)] = Line2D(
             [], [], color="#777777", **BEHIND
         )
     entries = entries or {"": Line2D([], [], linestyle="none")}  # no legend is of a title alone

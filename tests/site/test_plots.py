@@ -399,3 +399,14 @@ def test_the_papers_number_stands_beside_ours(table):
     chosen = (theirs.line == f"{name}") & (theirs.metric == "early_stop_iteration")
     dense = theirs[chosen & (theirs["round"] == 0)]["mean"].iloc[0]
     assert told["lines"][0]["paper"] == f"{dense / 1000:.4g}"
+
+
+def test_a_long_legend_in_place_of_a_panel_leaves_the_others_their_width(table):
+    figure, [ax, key] = plots.panels(1, 2)
+    plots.accuracy_vs_density(table, ax, paper="fig04")
+    figure.draw_without_rendering()
+    before = ax.bbox.width
+    names = [f"Network {i} 0.03, warm-up 20K random sparse" for i in range(9)]
+    plots.legend(figure, [ax], at=key, untrained=names)
+    figure.draw_without_rendering()
+    assert ax.bbox.width > 0.9 * before
