@@ -51,6 +51,7 @@ LABELS = {
     "train_accuracy_at_early_stop": "Training accuracy at early stop (%)",
     "test_accuracy_at_end": "Test accuracy at the end (%)",
     "train_accuracy_at_end": "Training accuracy at the end (%)",
+    "test_accuracy_at_start": "Test accuracy before training (%)",
     "test_accuracy": "Test accuracy (%)",
     "val_accuracy": "Validation accuracy (%)",
     "val_loss": "Validation loss",
@@ -349,6 +350,35 @@ def speed_and_accuracy(
     early_stop_vs_density(table, axes[0], stop, **how)
     accuracy_vs_density(table, axes[1], accuracy, **how)
     legend(figure, axes, columns=columns, untrained=_untrained(table))
+    return figure
+
+
+def race(table: pd.DataFrame) -> Figure:
+    """Four panels of a table of `play`: test accuracy before training and at early stop over
+    density, and of its newest round the race over iterations and the map of connections.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `play`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = panels(2, 2)
+    accuracy_vs_density(table, axes[0], "test_accuracy_at_start")
+    accuracy_vs_density(table, axes[1], "test_accuracy_at_early_stop")
+    ticket, newest = table.line.iloc[0], int(table["round"].max())
+    none = pd.DataFrame(columns=["line", "metric", "round", "x", "mean"])
+    lines = list(dict.fromkeys(table.line))
+    against_dense(table, axes[2], ticket, lines, newest, "val_accuracy", none)
+    rows = table[(table["round"] == newest) & (table.line == ticket)]
+    axes[2].set(
+        title=f"{LABELS['val_accuracy']}, {100 * rows.density.iloc[0]:.1f} % left", ylabel=""
+    )
+    connection_map(rows[rows.x.notna()], axes[3])
+    legend(figure, axes[:3])
     return figure
 
 

@@ -120,6 +120,18 @@ def test_play_yields_a_table_that_grows_by_a_round(quick):
     assert table.density.min() == pytest.approx(0.25, abs=0.01)
 
 
+def test_the_playgrounds_picture_has_iteration_0_the_race_and_the_map(quick):
+    for table in widgets.play(rate=0.5, rounds=2, trials=1):
+        figure = plots.race(table)
+        start, _, race, pixels, *_ = figure.axes
+        newest = table["round"].max()
+        before = table[(table.metric == "test_accuracy_at_start") & (table["round"] == newest)]
+        ticket = before[before.line == "winning ticket"].value.iloc[0]
+        assert start.containers[0].lines[0].get_ydata()[-1] == pytest.approx(100 * ticket)
+        assert len(race.lines) == (3 if newest else 1)
+        assert pixels.images[0].get_array().shape == (28, 28)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
