@@ -21,6 +21,7 @@ QUANTITIES = {
 }
 # {name of a row: where the paper draws it, as (figure, line)}
 Papers = Mapping[str, Iterable[tuple[str, str]]]
+WIDE = 5  # columns of numbers, of which a page has room for no more
 Means = dict[str, dict[tuple[str, int], float]]  # {name of a row: {(metric, round): mean}}
 # Lenet's winning tickets; only Figure 29 has their validation accuracy
 LENET: Papers = {"the paper": (("fig04", "winning ticket (iterative)"), ("fig29", "0.2"))}
@@ -49,7 +50,7 @@ def at_rounds(
     rounds: Iterable[int] | None = None,
 ):
     """Means of our lines, then of the paper's, at some rounds of pruning: a row a line, a column
-    for each metric and round.
+    for each metric and round, or the other way round where that would be wider than the page.
 
     Parameters
     ----------
@@ -95,7 +96,10 @@ def at_rounds(
         }
         for name, found in means.items()
     ]
-    return show(pd.DataFrame(rows), table, study, scale)
+    shown_means = pd.DataFrame(rows)
+    if len(columns) > WIDE:
+        shown_means = shown_means.set_index("tickets").T.rename_axis("mean").reset_index()
+    return show(shown_means, table, study, scale)
 
 
 def dense_networks(table: pd.DataFrame, papers: Papers, study: str, scale: str):

@@ -61,6 +61,17 @@ def test_rounds_that_are_named():
     assert by_name["the paper"][1] == f"{100 * papers_mean(TEST, 3):.2f} %"
 
 
+def test_what_would_be_wider_than_the_page_stands_the_other_way_round():
+    narrow = cells(at_rounds(a_table(), rounds=(0, 3)))
+    metrics = [TEST, STOP, "val_loss_at_early_stop"]
+    wide = cells(comparison.at_rounds(a_table(), metrics, PAPERS, "study_x", "laptop", (0, 3)))
+    lines = [row[0] for row in narrow[1:]]
+    assert wide[0] == ["mean", *lines]
+    assert [row[0] for row in wide[1:5]] == narrow[0][1:]
+    for j, row in enumerate(narrow[1:], 1):
+        assert [each[j] for each in wide[1:5]] == row[1:]
+
+
 def test_a_point_comes_from_the_first_place_that_has_it():
     places = comparison._theirs(a_table(), comparison.LENET)["the paper"]
     assert ("val_accuracy_at_early_stop", 7) in places, "Figure 29 has it, Figure 4 does not"
