@@ -57,11 +57,11 @@ _LAPTOP_DEEP = Shrinking(precision="bf16", trials=1, draws=1)
 SCALES: dict[str, dict[str, Shrinking]] = {
     "smoke": {
         "lenet": Shrinking(
-            data="mnist5k", validation=500, iterations=0.004, evaluate_every=20,
+            data="mnist5k", validation=500, iterations=0.002, evaluate_every=10,
             rounds=8, trials=2, draws=1, one_shot_every=9, sweep={"rounds": 3, "trials": 1},
         ),
         "conv": Shrinking(
-            data="mnist1k", validation=100, batch=20, iterations=0.003, evaluate_every=20,
+            data="mnist1k", validation=100, batch=20, iterations=0.0012, evaluate_every=8,
             width=0.125, rounds=3, trials=1, draws=1, sweep={"rounds": 1},
         ),
         "resnet18": replace(_SMOKE_DEEP, iterations=0.0008, width=0.25),

@@ -296,7 +296,7 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
 
 
 CONTROLS = ("nothing", "random reinit", "random sparse")
-PLAYED = 3  # times a rehearsal's iterations, so that early stop lies inside the training
+PLAYED = 6  # times a rehearsal's iterations, so that early stop lies inside the training
 
 
 def play(
@@ -353,7 +353,11 @@ def play(
             "iterative, or random reinit"
         )
     recipe = lenet.but(
-        prune_fc=rate, prune_output=rate / 2, rounds=rounds, iterations=PLAYED * lenet.iterations
+        prune_fc=rate,
+        prune_output=rate / 2,
+        rounds=rounds,
+        iterations=PLAYED * lenet.iterations,
+        evaluate_every=20,
     )
     tickets = recipe.iterative() if strategy == "iterative" else recipe.one_shot()
     tickets = tickets.with_curves("val_accuracy")
