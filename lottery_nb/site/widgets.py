@@ -401,13 +401,14 @@ def playground():
         "control": w.Dropdown(options=CONTROLS, value="random reinit", description="Control"),
         "trials": w.IntSlider(2, min=1, max=5, description="Trials"),
     }
-    for chosen in controls.values():
-        chosen.style.description_width = "7rem"
+    for control in controls.values():
+        control.style.description_width = "7rem"
     train, stop = (
         w.Button(description="Train", button_style="primary"),
         w.Button(description="Stop", disabled=True),
     )
-    said, picture, stopped = w.HTML(), w.Image(layout=w.Layout(max_width="100%")), Event()
+    picture = w.Image(layout=w.Layout(max_width="100%", display="none"))  # until there is one
+    said, stopped = w.HTML(), Event()
 
     def watch():
         if stopped.is_set():
@@ -415,13 +416,12 @@ def playground():
 
     def work():
         try:
-            for i, table in enumerate(
-                play(**{name: chosen.value for name, chosen in controls.items()}, watch=watch)
-            ):
-                picture.value = _png(table)
+            chosen = {name: control.value for name, control in controls.items()}
+            for i, table in enumerate(play(**chosen, watch=watch)):
+                picture.value, picture.layout.display = _png(table), None
                 said.value = (
-                    f"Round {i} is done."
-                    if controls["strategy"].value == "iterative"
+                    f"Round {i} of {chosen['rounds']} is done."
+                    if chosen["strategy"] == "iterative"
                     else f"{i + 1} densities are done."
                 )
             said.value += " That is all of them."

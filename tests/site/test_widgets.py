@@ -161,7 +161,7 @@ def test_the_playground_trains_stops_and_goes_on(quick):
     train, stop = buttons.children
     rate.value, trials.value = 0.3, 1
     train.click()
-    assert train.disabled and not stop.disabled
+    assert train.disabled and not stop.disabled and picture.layout.display == "none"
     wait_for(lambda: picture.value)
     stop.click()
     wait_for(lambda: not train.disabled)
@@ -171,7 +171,7 @@ def test_the_playground_trains_stops_and_goes_on(quick):
     assert 1 <= stored < 17
     train.click()
     wait_for(lambda: not train.disabled)
-    assert said.value == "Round 8 is done. That is all of them."
+    assert said.value == "Round 8 of 8 is done. That is all of them."
     assert len(list(Store())) == 17, "what was done was not done again"
     strategy.value, control.value = "one-shot", "random sparse"
     train.click()
