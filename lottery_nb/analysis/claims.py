@@ -1,4 +1,5 @@
 """The paper's claims and what our runs say of them: `book/claims.yml` read, measured and judged.
+Those of later papers, `book/later_claims.yml`, are judged alike and counted apart.
 
 A measurement is made on each trial of our table (draws of a trial averaged) and, the same way, on
 the paper's own curve. A verdict has two parts. The outcome: "reproduced" where every trial keeps
@@ -25,6 +26,7 @@ from ..runs.store import ROOT
 from . import paper
 
 FILE = ROOT / "book" / "claims.yml"
+LATER = FILE.with_name("later_claims.yml")
 OUTCOMES = {
     "reproduced": "✓",
     "not reproduced": "✗",
@@ -44,10 +46,10 @@ POINT = ("trial", "density", "iteration", "x", "value")
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of `book/claims.yml`; `book/claims.schema.json` explains the keys."""
+    """A row of `book/claims.yml`, which has a figure, or of `book/later_claims.yml`, which has a
+    chapter; `book/claims.schema.json` explains the keys."""
 
     id: str
-    figure: int
     says: str
     where: str
     of: dict
@@ -55,6 +57,8 @@ class Claim:
     rule: dict
     text: float | None
     plot: float | None
+    figure: int = 0
+    chapter: int = 0
     against: dict | None = None
     as_: str = "value"
     scale: str = "laptop"
@@ -62,7 +66,9 @@ class Claim:
 
     @property
     def notebook(self) -> str:
-        """Its figure's, such as "fig04"."""
+        """Its figure's, such as "fig04", or its chapter's, such as "chapter1"."""
+        if self.chapter:
+            return f"chapter{int(self.chapter)}"
         return f"fig{int(self.figure):02d}"  # to JSON Schema, 4.0 is a whole number
 
     @property
@@ -201,6 +207,10 @@ def _parse(rows: list[dict], path: Path) -> tuple[Claim, ...]:
             raise LotteryError(f"{path} must be {error.definition['description']}") from error
         raise _malformed(path, rows[int(place[0])], *_fault(error, place[1:])) from error
     for row in rows:  # what a schema cannot say
+        key = "chapter" if path.name == LATER.name else "figure"
+        if key not in row:
+            allowed = _schema_text()["items"]["properties"][key]["description"]
+            raise _malformed(path, row, [key], f"is missing: {allowed}")
         for key, value in row.items():
             for each in value.values() if isinstance(value, dict) else [value]:
                 if each != each or isinstance(each, list) and not each[0] < each[1]:
@@ -237,8 +247,12 @@ def _says_nothing(claim: Claim) -> str:
 @cache
 def _schema():
     # 3 ms to import where jsonschema, with what Jupyter installs beside it, takes a second
-    schema = json.loads(FILE.with_suffix(".schema.json").read_text())
-    return fastjsonschema.compile(schema, use_default=False)
+    return fastjsonschema.compile(_schema_text(), use_default=False)
+
+
+@cache
+def _schema_text() -> dict:
+    return json.loads(FILE.with_suffix(".schema.json").read_text())
 
 
 def _fault(error: fastjsonschema.JsonSchemaValueException, place: list[str]) -> tuple[list, str]:
@@ -419,5 +433,6 @@ def counts(sheets: Iterable[pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def _of(figure: str) -> list[Claim]:
-    return [claim for claim in load() if claim.notebook == figure]
+def _of(notebook: str) -> list[Claim]:
+    claims = load(LATER if notebook.startswith("chapter") else FILE)
+    return [claim for claim in claims if claim.notebook == notebook]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .lines import Node
     from .masks import Mask
+    from .networks import Layer
 
     Weights = dict[str, Tensor]
 else:
@@ -101,22 +102,57 @@ def random_reinit(at: AtHand):
 @control("reinit from the ticket", needs=("mask", "initial weights"))
 def reinit_from_ticket(at: AtHand):
     """Its mask, each layer's weights drawn from its own surviving ones (paper, Appendix F)."""
-    weights = dict(at.dense_weights)
-    for name in (layer.weight for layer in at.node.recipe.layers):
-        weights[name] = _drawn_from(weights[name][at.mask[name]], weights[name].shape, at.random)
-    return at.mask, weights
+    return at.mask, at.with_layers(
+        lambda layer, weight: _drawn_from(weight[at.mask[layer.weight]], weight.shape, at.random)
+    )
 
 
 @control("noise", needs=("mask", "initial weights"))
 def noise(at: AtHand):
     """Its mask, its weights with Gaussian noise (paper, Appendix F, Figure 25)."""
-    weights = dict(at.dense_weights)
-    for layer in at.node.recipe.layers:
-        sigmas = at.node.noise * networks.sigma(layer, at.node.recipe)
-        weights[layer.weight] = weights[layer.weight] + sigmas * torch.randn(
-            layer.shape, generator=at.random
-        )
-    return at.mask, weights
+
+    def noisy(layer, weight):
+        sigmas = at.node.noise * at.sigma(layer)
+        return weight + sigmas * torch.randn(layer.shape, generator=at.random)
+
+    return at.mask, at.with_layers(noisy)
+
+
+@control("reinit with its signs", needs=("mask", "initial weights"))
+def reinit_with_signs(at: AtHand):
+    """Its mask, fresh magnitudes, its weights' own signs (Zhou et al. 2019)."""
+    fresh = at.fresh_weights()
+    return at.mask, at.with_layers(lambda layer, weight: fresh[layer.weight].abs() * weight.sign())
+
+
+@control("constants with its signs", needs=("mask", "initial weights"))
+def constants_with_signs(at: AtHand):
+    """Its mask, every weight of a layer as large as the deviation it was drawn with, its weights'
+    own signs (Zhou et al. 2019)."""
+    return at.mask, at.with_layers(lambda layer, weight: at.sigma(layer) * weight.sign())
+
+
+@control("constants", needs=("mask", "initial weights"))
+def constants(at: AtHand):
+    """Its mask, every weight of a layer as large as the deviation it was drawn with, and
+    positive."""
+    return at.mask, at.with_layers(lambda layer, weight: torch.full_like(weight, at.sigma(layer)))
+
+
+@control("random signs", needs=("mask", "initial weights"))
+def random_signs(at: AtHand):
+    """Its mask, its weights' own magnitudes, signs drawn anew (Zhou et al. 2019)."""
+
+    def drawn(layer, weight):
+        return weight.abs() * (2 * torch.randint(2, weight.shape, generator=at.random) - 1)
+
+    return at.mask, at.with_layers(drawn)
+
+
+@control("flipped signs", needs=("mask", "initial weights"))
+def flipped_signs(at: AtHand):
+    """Its mask, its weights with every sign flipped."""
+    return at.mask, at.with_layers(lambda layer, weight: -weight)
 
 
 @control("continued training", needs=("mask",))
@@ -194,6 +230,16 @@ class AtHand:
     def fresh_weights(self) -> Weights:
         """Initial weights of this node's own."""
         return networks.initialise(self.node.recipe, self.random)
+
+    def sigma(self, layer: Layer) -> float:
+        """The deviation that a layer's initial weights are drawn with."""
+        return networks.sigma(layer, self.node.recipe)
+
+    def with_layers(self, change: Callable[[Layer, Tensor], Tensor]) -> Weights:
+        """The dense network's initial weights, those of each layer changed."""
+        weights = self.dense_weights
+        layers = self.node.recipe.layers
+        return weights | {each.weight: change(each, weights[each.weight]) for each in layers}
 
 
 def make(

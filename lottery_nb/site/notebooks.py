@@ -1,7 +1,8 @@
 """The notebooks: found by their names, asked for their plans, executed by papermill.
 
 A figure's notebook is `notebooks/figNN_<topic>.ipynb`, a study's
-`notebooks/study_<question>.ipynb`.
+`notebooks/study_<question>.ipynb`, that of a chapter on what came after the paper
+`notebooks/chapterN_<topic>.ipynb`.
 """
 
 import ast
@@ -34,7 +35,7 @@ ROUNDS: Plan = {
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook that trains a plan and draws it: a figure's, or a study's."""
+    """A notebook that trains a plan and draws it: a figure's, a study's or a chapter's."""
 
     path: Path
 
@@ -43,14 +44,19 @@ class Notebook:
         return self.path.name.startswith("fig")
 
     @property
+    def is_study(self) -> bool:
+        """Whether it ends in a table and a finding, where others have a picture and claims."""
+        return self.path.name.startswith("study_")
+
+    @property
     def name(self) -> str:
-        """Such as "fig04" or "study_pixels"."""
-        return self.path.name[:5] if self.is_figure else self.path.stem
+        """Such as "fig04", "study_pixels" or "chapter1"."""
+        return self.path.stem if self.is_study else self.path.name.partition("_")[0]
 
     @property
     def number(self) -> int:
-        """The number of a figure."""
-        return int(self.path.name[3:5])
+        """The number of a figure or a chapter."""
+        return int(self.name.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
     @cached_property
     def cells(self) -> list[dict]:
@@ -186,6 +192,16 @@ def studies() -> list[Notebook]:
     return _found("study_*.ipynb")
 
 
+def chapters() -> list[Notebook]:
+    """The notebooks of chapters on what came after the paper, by number."""
+    return _found("chapter[0-9]_*.ipynb")
+
+
+def every() -> list[Notebook]:
+    """The notebooks of figures, studies and chapters."""
+    return [*figures(), *studies(), *chapters()]
+
+
 def _found(pattern: str) -> list[Notebook]:
     return [_notebook(path, path.stat().st_mtime_ns) for path in sorted(FOLDER.glob(pattern))]
 
@@ -199,7 +215,7 @@ def _notebook(path: Path, changed: int) -> Notebook:
 def named(names: list[str]) -> list[Notebook]:
     """The notebooks of names ("fig04", "4", "study_pixels", or "all" figures); raises LotteryError
     for a name without one."""
-    found = {notebook.name: notebook for notebook in [*figures(), *studies()]}
+    found = {notebook.name: notebook for notebook in every()}
     if "all" in names:
         names = [*(figure.name for figure in figures()), *(n for n in names if n != "all")]
     asked = [f"fig{int(name):02d}" if name.isdigit() else name for name in names]
@@ -211,8 +227,8 @@ def named(names: list[str]) -> list[Notebook]:
 
 
 def all_plans() -> list[Plan]:
-    """The plans of all figures and studies, what their sliders show included."""
-    return [notebook.all_lines for notebook in [*figures(), *studies()]]
+    """The plans of all notebooks, what their sliders show included."""
+    return [notebook.all_lines for notebook in every()]
 
 
 def execute(notebook: Notebook, parameters: dict, to: Path) -> None:

@@ -461,3 +461,38 @@ def test_accuracy_at_checkpoints_is_told_with_its_iteration(deep_store):
     assert {metric: list(at) for metric, at in marks.items()} == {
         f"{split}_accuracy_at_mark_{i}": [4 * i] for split in ("test", "val") for i in (1, 2)
     }
+
+
+SIGNED = ("reinit with its signs", "constants with its signs", "random signs", "flipped signs")
+
+
+@pytest.mark.parametrize("control", [*SIGNED, "constants"])
+def test_controls_of_signs_keep_the_mask_and_what_their_name_says(control, store, winner):
+    made = ticket_of(last(tiny.iterative().with_control(control)), store)
+    for layer in tiny.layers:
+        mask = winner.mask[layer.weight]
+        own, weight = winner.weights[layer.weight][mask], made.weights[layer.weight][mask]
+        sigma = (2 / sum(layer.fans)) ** 0.5
+        assert torch.equal(made.mask[layer.weight], mask)
+        assert not made.weights[layer.weight][~mask].any()
+        expected = {
+            "constants with its signs": sigma * own.sign(),
+            "constants": torch.full_like(own, sigma),
+            "flipped signs": -own,
+        }
+        if control in expected:
+            assert torch.allclose(weight, expected[control])
+        elif control == "random signs":
+            assert torch.equal(weight.abs(), own.abs())
+            assert 0.3 < (weight == own).float().mean() < 0.7 or own.numel() < 50
+        else:
+            assert torch.equal(weight.sign(), own.sign())
+            assert not torch.equal(weight, own) and weight.abs().max() <= 2 * sigma
+    assert torch.equal(made.weights["fc1.bias"], winner.weights["fc1.bias"])
+
+
+def test_the_dense_network_has_no_control():
+    for control in (*SIGNED, "constants"):
+        assert 0 not in {
+            node.round for node in tiny.iterative().with_control(control).nodes("paper")
+        }
