@@ -47,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(do=do)
         return added
 
-    studies = ", ".join(study.name for study in notebooks.studies())
+    others = ", ".join(n.name for n in [*notebooks.studies(), *notebooks.chapters()])
 
     def names_notebooks(parser: argparse.ArgumentParser, scale: str) -> None:
         parser.add_argument(
-            "notebooks", nargs="+", metavar="NAME", help=f"fig04, 4, all figures as all; {studies}"
+            "notebooks", nargs="+", metavar="NAME", help=f"fig04, 4, all figures as all; {others}"
         )
         parser.add_argument(
             "--scale", default=scale, help=f"{', '.join(SCALES)} (default: {scale})"

@@ -1,5 +1,7 @@
 """How weights and connections are distributed over a layer: the paper's Figures 15, 16 and 19 to
-24, from stored arrays."""
+24 and Chapter 4, from stored arrays."""
+
+import math
 
 import numpy as np
 
@@ -16,7 +18,7 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     """The probability density of a quantity over a layer, a pair (middle of a bin, density) a bin;
     1 is the area in all.
 
-    A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
+    The "spread of inputs" is that of a layer's units: `spread`. A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
     it still reaches).
 
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
@@ -50,7 +52,28 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
             return _shares(mask.mean(1), mask.shape[1])
         case "outgoing":
             return _shares(mask.mean(0), mask.shape[0])
+        case "spread":
+            return _histogram(spread(mask), (0.0, 1.5), 75)
     raise ValueError(metric)
+
+
+def spread(mask: np.ndarray) -> np.ndarray:
+    """How far apart the inputs of each unit lie on the image, beside chance.
+
+    mask: (units, pixels of a square image), bool. Returns for each unit that has two inputs or more
+    the mean distance between two of them, divided by that of two pixels which units of the layer
+    chose independently, each pixel as often as the layer has it: 1 where units choose by chance,
+    less where each has a patch of its own. Pixels that no unit has left thus count for neither.
+    """
+    side = math.isqrt(mask.shape[1])
+    row, column = np.divmod(np.arange(mask.shape[1]), side)
+    apart = np.hypot(row[:, None] - row, column[:, None] - column)
+    chosen = mask.astype(float)
+    often, inputs = chosen.sum(0), chosen.sum(1)
+    chance = often @ apart @ often / (often.sum() ** 2 - (often**2).sum())
+    some = inputs > 1
+    between = ((chosen @ apart) * chosen).sum(1)[some] / (inputs * (inputs - 1))[some]
+    return between / chance
 
 
 def _bins(weights: int) -> int:

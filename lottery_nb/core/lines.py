@@ -28,7 +28,7 @@ TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
 DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket",
     "growth in the ticket", "growth outside the ticket", "incoming connections",
-    "outgoing connections", "map of connections",
+    "outgoing connections", "map of connections", "spread of inputs",
 )  # fmt: skip
 
 
@@ -195,6 +195,12 @@ class Line:
         )
         names = [each.name for each in self.recipe.layers]
         _require(layer in names, f"there is no layer {layer!r}: choose {', '.join(names)}")
+        first = self.recipe.layers[0]
+        _require(
+            what != "spread of inputs" or (first.name, first.kind) == (layer, "fc"),
+            f"layer {layer!r} of {self.recipe.network} has no image's pixels for inputs: the first "
+            "of Lenet has",
+        )
         return replace(self, shows=(*self.shows, f"{what}, {layer}"))
 
     def by_layer(self, what: str, *labels: str) -> dict[str, Line]:

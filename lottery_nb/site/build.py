@@ -27,14 +27,16 @@ from ..core.scales import SCALES
 from ..runs.runner import commit
 from ..runs.store import ROOT, results_folder
 from . import pages, progress, scoreboard
-from .notebooks import FOLDER, Notebook, environment, execute, figures, named, studies
+from .notebooks import FOLDER, Notebook, chapters, environment, every, execute, named
 
 PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 STATIC = PAGES / "static"  # what pages load that is made here
 FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 PACKAGE = ROOT / "lottery_nb"
 # [Figure 4](fig04_one_shot_and_iterative.ipynb), [a study](study_x.ipynb), [a page](../book/x.md)
-LINK = re.compile(r"\[([^\]]+)\]\((?:(fig\d\d|study_\w+)\w*\.ipynb|\.\./book/(\w+)\.md)\)")
+LINK = re.compile(
+    r"\[([^\]]+)\]\((?:(fig\d\d|chapter\d|study_\w+)\w*\.ipynb|\.\./book/(\w+)\.md)\)"
+)
 
 
 def build() -> Path:
@@ -47,7 +49,7 @@ def build() -> Path:
     PAGES.mkdir(parents=True, exist_ok=True)
     if not any(PAGES.glob("*.stamp")):
         (PAGES / "built.md").write_text(pages.built(datetime.now(UTC), commit()))
-    paths = [notebook.path for notebook in [*figures(), *studies()]]
+    paths = [notebook.path for notebook in every()]
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
@@ -60,9 +62,9 @@ def build() -> Path:
     sheets = progress.judged()
     for name, markdown in _included(sheets).items():
         (PAGES / f"{name}.md").write_text(markdown)
-    every = scoreboard.as_rows(sheets)
-    pd.DataFrame(every).to_csv(PAGES / "claims.csv", index=False)
-    (PAGES / "claims.json").write_text(json.dumps(every, indent=1))
+    judged = scoreboard.as_rows(sheets)
+    pd.DataFrame(judged).to_csv(PAGES / "claims.csv", index=False)
+    (PAGES / "claims.json").write_text(json.dumps(judged, indent=1))
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode:
@@ -83,6 +85,7 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
     }
     return {
         "gallery": pages.gallery(sheets, PAGES),
+        "chapters": pages.chapters(progress.judged(chapters()), PAGES),
         "totals": "\n".join(
             [scoreboard.summary(sheets), "", "```{raw} html", scoreboard.bar(sheets), "```", ""]
         ),
@@ -182,7 +185,7 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
         picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
         picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
         offered = ["png", "svg", "csv"]
-        if notebook.is_figure:
+        if not notebook.is_study:
             _slide(picture, notebook)
             shown = _panels(picture, notebook.name)
     plt.close("all")
@@ -196,7 +199,7 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     )
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
-    if notebook.is_figure:
+    if not notebook.is_study:
         _arrange(page, pages.glance(notebook, values["table"]), pages.panels(notebook, shown))
 
 
@@ -213,8 +216,9 @@ def _slide(picture, notebook: Notebook) -> None:
     size = picture.get_size_inches().copy()
     picture.set_size_inches(12.8, 7.2)
     said = fill(notebook.finding or notebook.title, 100)
+    cited = "The Lottery Ticket Hypothesis (Frankle & Carbin, ICLR 2019)"
     of = notebook.title.partition(":")[0]
-    cited = f"{of} of Frankle & Carbin, The Lottery Ticket Hypothesis (ICLR 2019), re-run"
+    cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
     picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
     picture.suptitle("")

@@ -78,10 +78,13 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
         ran = (
             f"{len(nodes):,} trainings at {' and '.join(dict.fromkeys(scales.values()))} scale, "
             f"{few if few == many else f'{few} to {many}'} trial{'s' * (many > 1)} a line, "
-            f"{_duration(nodes.seconds.sum() / 3600)} of computing, on {data}. That is "
-            f"{_share(ours / theirs)} of the iterations that the paper’s figure stands for"
-            f"{', in narrower networks' * table.attrs['narrower']}."
+            f"{_duration(nodes.seconds.sum() / 3600)} of computing, on {data}."
         )
+        if notebook.is_figure:
+            ran += (
+                f" That is {_share(ours / theirs)} of the iterations that the paper’s figure "
+                f"stands for{', in narrower networks' * table.attrs['narrower']}."
+            )
     return (
         f'<div class="glance"><p class="marks" aria-label="Verdicts">{marks}</p><p>{ran} '
         f'<a href="../reading.html">How to read this page</a></p></div>'
@@ -127,6 +130,21 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
             said += [f"## {question}", "", "::::{grid} 1 2 2 3", ":gutter: 3", "", *cards]
             said += ["::::", ""]
     return "\n".join(said)
+
+
+def chapters(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
+    """A card for every chapter on what came after the paper, in their order, and how their claims
+    stand, as MyST; pictures: the folder where they are."""
+    cards = [_card(chapter, sheet, pictures) for chapter, sheet in sheets.items()]
+    counted = claims.counts(sheets.values()).sum(axis=1)
+    said = ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
+    return "\n".join(
+        [
+            "::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", "",
+            f"Of the {counted.sum()} claims of these chapters, counted apart from the paper’s: "
+            f"{said}.", "",
+        ]
+    )  # fmt: skip
 
 
 def _untested(sheet: pd.DataFrame) -> bool:

@@ -18,10 +18,13 @@ from .notebooks import Notebook, figures
 Remaining = dict[Notebook, tuple[int, int, dict[str, float]]]
 
 
-def judged() -> dict[Notebook, pd.DataFrame]:
-    """Every figure's claims, judged by what is committed."""
+def judged(notebooks: list[Notebook] | None = None) -> dict[Notebook, pd.DataFrame]:
+    """The claims of notebooks, judged by what is committed; None: of every figure."""
     held = results.committed()
-    return {figure: claims.verdicts(figure.name, _table(figure, held)) for figure in figures()}
+    return {
+        each: claims.verdicts(each.name, _table(each, held))
+        for each in (figures() if notebooks is None else notebooks)
+    }
 
 
 def real_tables() -> dict[Notebook, pd.DataFrame]:

@@ -114,9 +114,15 @@ def _row(row, networks: dict[str, str] | None) -> str:
         f'<li id="{row.id}"{filters}>{mark(row)}'
         f'<div class="says"><p>{says} '
         f'<a class="permalink" href="#{row.id}" aria-label="Link to this claim">#</a></p>'
-        f'<p class="meta">{verdict(row)}. The paper: {claim.where}.</p>{foot}</div>'
+        f'<p class="meta">{verdict(row)}. {_source(claim)}.</p>{foot}</div>'
         f'<div class="measured">{number_line(row)}<p>{_numbers(row)}</p></div></li>'
     )
+
+
+def _source(claim: Claim) -> str:
+    if claim.where == "This book":
+        return "This book’s own expectation"
+    return f"Source: {claim.where}" if claim.chapter else f"The paper: {claim.where}"
 
 
 def mark(row, link: str = "") -> str:
@@ -149,7 +155,9 @@ def _numbers(row) -> str:
         said.append(f"ours <strong>{claim.show(row.ours)}</strong>{spread}")
     theirs = {"text": claim.text, "plot": claim.plot}
     said += [f"paper’s {name} {claim.show(v)}" for name, v in theirs.items() if v is not None]
-    return " · ".join(said) or "no number of the paper’s, none of ours"
+    return " · ".join(said) or (
+        "not run" if claim.chapter else "no number of the paper’s, none of ours"
+    )
 
 
 def number_line(row) -> str:

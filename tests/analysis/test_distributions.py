@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
+from lottery_nb.analysis import distributions
 from lottery_nb.analysis.distributions import distribution
 
 RNG = np.random.default_rng(0)
@@ -52,3 +55,26 @@ def test_nothing_lies_outside_the_dense_network():
     dense = {"mask/fc1.weight": np.packbits(np.ones_like(MASK))}
     assert distribution("movement outside the ticket, fc1", dense, ORIGIN) == []
     assert distribution("movement in the ticket, fc1", dense, ORIGIN)
+
+
+def test_spread_is_of_a_units_own_inputs_beside_what_the_layer_chooses():
+    """Four pixels of a 4 x 4 image: two units have neighbours, one the corners of a diagonal."""
+    mask = np.zeros((4, 16), bool)
+    mask[0, [0, 1]] = mask[1, [0, 1]] = mask[2, [0, 15]] = True
+    mask[3, 5] = True  # one input lies no distance from itself
+    often = {0: 3, 1: 2, 15: 1, 5: 1}
+    at = {pixel: divmod(pixel, 4) for pixel in often}
+    pairs = [(a, b) for a in often for b in often if a != b]
+    weights = [often[a] * often[b] for a, b in pairs]
+    apart = [math.dist(at[a], at[b]) for a, b in pairs]
+    chance = np.average(apart, weights=weights)
+    found = distributions.spread(mask)
+    assert found == pytest.approx([1 / chance, 1 / chance, math.dist((0, 0), (3, 3)) / chance])
+
+
+def test_units_that_choose_by_chance_are_spread_as_chance_has_it():
+    draw = np.random.default_rng(0)
+    often = draw.random(784) * 0.2
+    assert distributions.spread(draw.random((300, 784)) < often).mean() == pytest.approx(
+        1, abs=0.01
+    )
