@@ -12,14 +12,16 @@ RANGES = {
     "movement": (0.0, 0.5),
     "growth": (-0.25, 0.5),
 }  # no further than the paper draws
+FEW = 10  # inputs, of which a unit has to have so many for what its pairs tell
 
 
 def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[float, float]]:
     """The probability density of a quantity over a layer, a pair (middle of a bin, density) a bin;
     1 is the area in all.
 
-    The "spread of inputs" is that of a layer's units: `spread`. A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
-    it still reaches).
+    A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
+    it still reaches); nor are "distance of inputs" and "neighbours among inputs": (unit, `apart`
+    and `neighbours` of it).
 
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
     node in the store; origin: of its trial's dense network. What lies outside the bins counts in
@@ -52,28 +54,42 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
             return _shares(mask.mean(1), mask.shape[1])
         case "outgoing":
             return _shares(mask.mean(0), mask.shape[0])
-        case "spread":
-            return _histogram(spread(mask), (0.0, 1.5), 75)
+        case "distance":
+            return [(float(unit), value) for unit, value in apart(mask).items()]
+        case "neighbours":
+            return [(float(unit), value) for unit, value in neighbours(mask).items()]
     raise ValueError(metric)
 
 
-def spread(mask: np.ndarray) -> np.ndarray:
+def apart(mask: np.ndarray) -> dict[int, float]:
     """How far apart the inputs of each unit lie on the image, beside chance.
 
-    mask: (units, pixels of a square image), bool. Returns for each unit that has two inputs or more
+    mask: (units, pixels of a square image), bool. Returns for each unit with `FEW` inputs or more
     the mean distance between two of them, divided by that of two pixels which units of the layer
     chose independently, each pixel as often as the layer has it: 1 where units choose by chance,
     less where each has a patch of its own. Pixels that no unit has left thus count for neither.
     """
-    side = math.isqrt(mask.shape[1])
-    row, column = np.divmod(np.arange(mask.shape[1]), side)
-    apart = np.hypot(row[:, None] - row, column[:, None] - column)
+    return _pairs(mask, _distances(mask))
+
+
+def neighbours(mask: np.ndarray) -> dict[int, float]:
+    """How many pairs of a unit's inputs are neighbours on the image, side by side or one above the
+    other, beside chance; as `apart`, but more than 1 where each unit has patches of its own."""
+    return _pairs(mask, _distances(mask) == 1)
+
+
+def _distances(mask: np.ndarray) -> np.ndarray:
+    row, column = np.divmod(np.arange(mask.shape[1]), math.isqrt(mask.shape[1]))
+    return np.hypot(row[:, None] - row, column[:, None] - column)
+
+
+def _pairs(mask: np.ndarray, quantity: np.ndarray) -> dict[int, float]:
+    """The mean of a quantity of two pixels over the pairs of each unit's inputs, beside chance."""
     chosen = mask.astype(float)
     often, inputs = chosen.sum(0), chosen.sum(1)
-    chance = often @ apart @ often / (often.sum() ** 2 - (often**2).sum())
-    some = inputs > 1
-    between = ((chosen @ apart) * chosen).sum(1)[some] / (inputs * (inputs - 1))[some]
-    return between / chance
+    chance = often @ quantity @ often / (often.sum() ** 2 - (often**2).sum())
+    found = ((chosen @ quantity) * chosen).sum(1) / np.maximum(inputs * (inputs - 1), 1)
+    return {int(i): float(found[i] / chance) for i in np.flatnonzero(inputs >= FEW)}
 
 
 def _bins(weights: int) -> int:

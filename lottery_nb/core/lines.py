@@ -28,7 +28,8 @@ TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
 DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket",
     "growth in the ticket", "growth outside the ticket", "incoming connections",
-    "outgoing connections", "map of connections", "spread of inputs",
+    "outgoing connections", "map of connections", "distance of inputs",
+    "neighbours among inputs",
 )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ class Line:
         _require(layer in names, f"there is no layer {layer!r}: choose {', '.join(names)}")
         first = self.recipe.layers[0]
         _require(
-            what != "spread of inputs" or (first.name, first.kind) == (layer, "fc"),
+            not what.endswith("inputs") or (first.name, first.kind) == (layer, "fc"),
             f"layer {layer!r} of {self.recipe.network} has no image's pixels for inputs: the first "
             "of Lenet has",
         )

@@ -207,7 +207,7 @@ def metric_vs_density(
     LotteryError
         For a `paper` that plots no curves.
     """
-    factor = 1e-3 if metric.startswith("early_stop_iteration") else 100
+    factor = _factor(metric)
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
     names = [name for name in known if _is_of(name, network)]
     trained = {name for name in table.line if name in names and (not lines or name in lines)}
@@ -274,6 +274,54 @@ def metric_vs_density(
             color="#666666",
             fontsize="small",
         )
+
+
+def metric_vs_number(
+    table: pd.DataFrame, ax: Axes, metric: str, numbers: dict[str, float], rounds: list[int]
+) -> None:
+    """Draw a metric of lines that differ in one number over that number, on a logarithmic axis: a
+    line for each round that is there, named by its density.
+
+    A point is the mean over trials, its bar their minimum to maximum.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    ax : matplotlib.axes.Axes
+        The axes to draw into, one of `panels`.
+    metric : str
+        As in `metric_vs_density`.
+    numbers : dict of str to float
+        Of each line by its name; other lines are left out.
+    rounds : list of int
+        Such as ``[3, 7]``.
+    """
+    rows = table[(table.metric == metric) & table.line.isin(numbers)]
+    rows = rows.assign(x=rows.line.map(numbers).astype(float))
+    ax.set(title=LABELS.get(metric, metric), xscale="log")
+    none = pd.DataFrame(columns=["x", "mean"], dtype=float)
+    for i, r in enumerate(r for r in rounds if (rows["round"] == r).any()):
+        points = _spread(rows[rows["round"] == r], "x", _factor(metric))
+        bars = [points["mean"] - points["min"], points["max"] - points["mean"]]
+        label = f"{100 * points.density.iloc[0]:.1f} % of the weights"
+        look = {"color": COLOURS[i], "marker": MARKERS[i], "elinewidth": 0.8, "capsize": 1.5}
+        bar = ax.errorbar(points.x, points["mean"], bars, label=label, **look)
+        keep(ax, Drawn(label, bar, points, none))
+
+
+def receptive_fields(mask, ax: Axes, units: int = 24) -> None:
+    """Draw which pixels are left of the units with the most of them, six units in a row.
+
+    mask: (units, pixels of a square image), of bool: of a layer, as `load_ticket` has it.
+    """
+    mask = np.asarray(mask)
+    side = round(mask.shape[1] ** 0.5)
+    chosen = mask[np.argsort(-mask.sum(1), kind="stable")[:units]].reshape(-1, 6, side, side)
+    tiles = np.pad(chosen.astype(float), ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=0.25)
+    ax.imshow(np.block([list(row) for row in tiles]), cmap="Blues", interpolation="none")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
 
 
 def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) -> Figure:
@@ -988,6 +1036,13 @@ def _key(axes: list[Axes], listed: bool, untrained: list[str], width: int) -> di
     if title:
         key |= {"title": "\n".join(title), "title_fontproperties": {"size": "medium"}}
     return key | {"alignment": "left"}
+
+
+def _factor(metric: str) -> float:
+    """From a metric to the units that pictures have: thousands of iterations, percent."""
+    if metric.startswith("early_stop_iteration"):
+        return 1e-3
+    return 1 if "inputs" in metric else 100
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:

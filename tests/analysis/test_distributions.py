@@ -57,24 +57,29 @@ def test_nothing_lies_outside_the_dense_network():
     assert distribution("movement in the ticket, fc1", dense, ORIGIN)
 
 
-def test_spread_is_of_a_units_own_inputs_beside_what_the_layer_chooses():
+def test_pairs_of_inputs_are_counted_beside_what_the_layer_chooses(monkeypatch):
     """Four pixels of a 4 x 4 image: two units have neighbours, one the corners of a diagonal."""
+    monkeypatch.setattr(distributions, "FEW", 2)
     mask = np.zeros((4, 16), bool)
     mask[0, [0, 1]] = mask[1, [0, 1]] = mask[2, [0, 15]] = True
-    mask[3, 5] = True  # one input lies no distance from itself
+    mask[3, 5] = True  # one input has no other
     often = {0: 3, 1: 2, 15: 1, 5: 1}
     at = {pixel: divmod(pixel, 4) for pixel in often}
     pairs = [(a, b) for a in often for b in often if a != b]
+    apart = np.array([math.dist(at[a], at[b]) for a, b in pairs])
     weights = [often[a] * often[b] for a, b in pairs]
-    apart = [math.dist(at[a], at[b]) for a, b in pairs]
     chance = np.average(apart, weights=weights)
-    found = distributions.spread(mask)
-    assert found == pytest.approx([1 / chance, 1 / chance, math.dist((0, 0), (3, 3)) / chance])
+    found = distributions.apart(mask)
+    assert found == pytest.approx({0: 1 / chance, 1: 1 / chance, 2: 3 * 2**0.5 / chance})
+    chance = np.average(apart == 1, weights=weights)
+    assert distributions.neighbours(mask) == pytest.approx({0: 1 / chance, 1: 1 / chance, 2: 0})
+    monkeypatch.setattr(distributions, "FEW", 3)
+    assert distributions.apart(mask) == {}
 
 
-def test_units_that_choose_by_chance_are_spread_as_chance_has_it():
+@pytest.mark.parametrize("measure", [distributions.apart, distributions.neighbours])
+def test_units_that_choose_by_chance_are_as_chance_has_it(measure):
     draw = np.random.default_rng(0)
     often = draw.random(784) * 0.2
-    assert distributions.spread(draw.random((300, 784)) < often).mean() == pytest.approx(
-        1, abs=0.01
-    )
+    found = list(measure(draw.random((300, 784)) < often).values())
+    assert np.mean(found) == pytest.approx(1, abs=0.02)
