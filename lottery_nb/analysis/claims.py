@@ -207,10 +207,9 @@ def _parse(rows: list[dict], path: Path) -> tuple[Claim, ...]:
             raise LotteryError(f"{path} must be {error.definition['description']}") from error
         raise _malformed(path, rows[int(place[0])], *_fault(error, place[1:])) from error
     for row in rows:  # what a schema cannot say
-        key = "chapter" if path.name == LATER.name else "figure"
-        if key not in row:
-            allowed = _schema_text()["items"]["properties"][key]["description"]
-            raise _malformed(path, row, [key], f"is missing: {allowed}")
+        if ("figure" in row) == ("chapter" in row):
+            allowed = _schema_text()["items"]["properties"]["figure"]["description"]
+            raise _malformed(path, row, ["figure"], f"is missing: {allowed}, or give a chapter")
         for key, value in row.items():
             for each in value.values() if isinstance(value, dict) else [value]:
                 if each != each or isinstance(each, list) and not each[0] < each[1]:
@@ -434,5 +433,5 @@ def counts(sheets: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of(notebook: str) -> list[Claim]:
-    claims = load(LATER if notebook.startswith("chapter") else FILE)
+    claims = load(LATER) if notebook.startswith("chapter") else load()
     return [claim for claim in claims if claim.notebook == notebook]

@@ -42,7 +42,7 @@ def rows(*values, line="a", metric="val_loss", densities=(1, 0.2), iteration=100
 
 
 def judge(a_claim, table, scale="laptop", monkeypatch=None):
-    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    monkeypatch.setattr(claims, "load", lambda *_: (a_claim,))
     return claims.verdicts("fig04", table.assign(scale=scale)).iloc[0]
 
 
@@ -108,7 +108,7 @@ def test_what_is_missing_or_too_small_is_not_tested(monkeypatch):
 )
 def test_lines_at_two_scales_are_not_compared(scales, verdict, monkeypatch):
     a_claim = claim(against={"line": "b"})
-    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    monkeypatch.setattr(claims, "load", lambda *_: (a_claim,))
     table = pd.concat(
         [
             rows((0.90, 0.93)).assign(scale=scales[0]),
@@ -217,7 +217,7 @@ def test_a_size_missed_is_not_a_direction_missed(changes, values, outcome, monke
     ],
 )
 def test_what_a_verdict_rests_on(scale, reduced, evidence, monkeypatch):
-    monkeypatch.setattr(claims, "load", lambda: (claim(),))
+    monkeypatch.setattr(claims, "load", lambda *_: (claim(),))
     table = rows((0.90, 0.91), (0.90, 0.92)).assign(scale=scale)
     table.attrs["reduced"] = reduced
     row = claims.verdicts("fig04", table).iloc[0]
@@ -312,7 +312,7 @@ def test_every_claim_is_about_lines_of_its_figure():
 def test_a_line_that_the_plan_lacks_is_named(place, monkeypatch):
     of = {"line": "a", "metric": "val_loss"}
     a_claim = claim(**{"of": of, "against": {"line": "a"}, place: {**of, "line": "typo"}})
-    monkeypatch.setattr(claims, "load", lambda: (a_claim,))
+    monkeypatch.setattr(claims, "load", lambda *_: (a_claim,))
     table = rows((0.9, 0.91)).assign(scale="laptop")
     table.attrs["lines"] = ["a", "b"]
     with pytest.raises(LotteryError, match="claim test is about a line 'typo', .* choose a, b$"):
@@ -333,7 +333,7 @@ def test_the_schema_is_one_for_editors_too():
     whole = yaml.safe_load(text)
     assert editor.is_valid(whole)
     wrong = {
-        "id": 4, "figure": 100, "says": "", "where": "somewhere", "of": {"line": "a"},
+        "id": 4, "figure": 100, "chapter": 10, "says": "", "where": "somewhere", "of": {"line": "a"},
         "against": ["density"],
         "as": "quotient", "unit": "miles", "text": "a lot", "plot": True,
         "rule": {"above": 1, "below": 2}, "scale": "desktop", "erratum": None, "why": "extra",
@@ -427,3 +427,19 @@ def test_claims_beyond_the_rounds_of_laptop_scale_say_that_they_need_the_papers(
         and not reached(plans[claim.notebook][place["line"]], place)
     ]
     assert not beyond
+
+
+def test_claims_of_later_papers_are_judged_alike_and_counted_apart():
+    later = claims.load(claims.LATER)
+    assert {each.notebook[:7] for each in later} == {"chapter"}
+    assert {each.notebook[:3] for each in claims.load()} == {"fig"}
+    ids = [each.id for each in [*later, *claims.load()]]
+    assert len(ids) == len(set(ids))
+    assert all(each.id.startswith(f"{each.notebook}-") for each in later)
+    row = {"id": "a", "says": "b", "where": "Zhou et al. 2019, abstract", "unit": "pp"}
+    row |= {"of": {"line": "a", "metric": "test_accuracy_at_end"}, "rule": {"above": 1}}
+    row |= {"text": None, "plot": None}
+    assert claims.parse({**row, "chapter": 2}, claims.LATER).notebook == "chapter2"
+    for wrong in (row, {**row, "chapter": 2, "figure": 3}):
+        with pytest.raises(LotteryError, match="`figure` is missing.*or give a chapter"):
+            claims.parse(wrong, claims.LATER)

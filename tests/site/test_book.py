@@ -14,7 +14,7 @@ from lottery_nb.analysis import claims, results, tables
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import ROOT, Store
 from lottery_nb.site import build, pages, progress
-from lottery_nb.site.notebooks import ROUNDS, Notebook, execute, figures, named
+from lottery_nb.site.notebooks import ROUNDS, Notebook, every, execute, figures, named
 
 
 def lines(capsys):
@@ -178,7 +178,8 @@ def test_every_page_is_there_and_asks_no_other_host(built):
             "scoreboard",
             "bench",
             "references",
-            *(f"figures/{f.name}" for f in figures()),
+            "after",
+            *(f"figures/{each.name}" for each in every()),
         )
     } <= set(pages)
     for name, text in pages.items():

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from lottery_nb.site.notebooks import figures
+from lottery_nb.site.notebooks import chapters, figures
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -282,7 +282,7 @@ def test_pictures_are_dark_in_the_dark_but_for_maps(browser, site):
 def test_every_figure_has_its_picture_on_the_first_screen(browser, site, size, most):
     reader, tops = Reader(browser, site), {}
     reader.page.set_viewport_size(size)
-    for figure in figures():
+    for figure in [*figures(), *chapters()]:
         page = reader.open(f"book/figures/{figure.name}.html")
         picture = page.locator(".panels img, .cell_output table").first
         tops[figure.name] = picture.bounding_box()["y"]

@@ -14,10 +14,17 @@ import yaml
 from lottery_nb.analysis import claims, tables
 from lottery_nb.core.scales import SCALES
 from lottery_nb.runs.store import ROOT
-from lottery_nb.site.notebooks import Notebook, execute, figures
+from lottery_nb.site.notebooks import Notebook, chapters, execute, figures
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("fig*.ipynb"))
-each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:5])
+CHAPTERS = sorted((ROOT / "notebooks").glob("chapter*.ipynb"))
+
+
+def name_of(path):
+    return path.name.partition("_")[0]
+
+
+each = pytest.mark.parametrize("path", [*NOTEBOOKS, *CHAPTERS], ids=name_of)
 
 
 def read(path):
@@ -33,7 +40,7 @@ def test_every_figure_has_one():
 def test_no_two_notebooks_share_five_lines():
     """Of code with a statement on each line, however it is wrapped."""
     seen = {}
-    for path in NOTEBOOKS:
+    for path in [*NOTEBOOKS, *CHAPTERS]:
         code = "\n".join(cell.source for cell in read(path).cells[3:6])
         lines = ast.unparse(ast.parse(code)).splitlines()
         for block in zip(*(lines[i:] for i in range(5))):
@@ -57,11 +64,13 @@ def test_the_eight_cell_form(path):
     tags = [next(iter(cell.metadata.get("tags", [""]))) for cell in cells]
     assert [cell.cell_type for cell in cells] == ["markdown", *["code"] * 6, "markdown"]
     assert tags[1:5] == ["parameters", "imports", "plan", "run"]
-    assert cells[0].source.startswith(f"# Figure {int(path.name[3:5])}: ")
+    kind, number = re.fullmatch(r"([a-z]+)(\d+)", name_of(path)).groups()
+    title = {"fig": "Figure", "chapter": "Chapter"}[kind]
+    assert cells[0].source.startswith(f"# {title} {int(number)}: ")
     assert Notebook(path).finding, "a bold line below the title"
     assert cells[1].source.startswith('scale = "smoke"')
     assert len(cells[5].source.splitlines()) <= 15
-    assert cells[6].source == f'compare("{path.name[:5]}", table)'
+    assert cells[6].source == f'compare("{name_of(path)}", table)'
     assert not any(
         word in cell.source
         for cell in cells
@@ -71,13 +80,25 @@ def test_the_eight_cell_form(path):
 
 
 @each
-def test_a_figure_stands_in_the_table_of_contents(path):
+def test_a_page_stands_in_the_table_of_contents(path):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert f"book/figures/{path.name[:5]}" in chapters
+    assert f"book/figures/{name_of(path)}" in chapters
 
 
-@pytest.mark.parametrize("figure", figures(), ids=lambda figure: figure.name)
+@pytest.mark.parametrize("path", CHAPTERS, ids=name_of)
+def test_a_chapter_says_what_was_expected_and_its_claims_are_about_its_lines(path):
+    chapter = Notebook(path)
+    first = chapter.cells[0]["source"]
+    assert "**Expected**, written down before the run" in first
+    mine = [each for each in claims.load(claims.LATER) if each.notebook == chapter.name]
+    assert mine
+    claims.check(chapter.name, chapter.plan)
+    for each in mine:
+        assert each.where == "This book" or re.match(r"\w+ et al\. \d{4}, ", each.where)
+
+
+@pytest.mark.parametrize("figure", [*figures(), *chapters()], ids=lambda figure: figure.name)
 def test_plans_are_read_without_a_kernel(figure):
     assert figure.parameters == {"scale": "smoke", "trials": None}
     for scale in SCALES:
@@ -127,12 +148,12 @@ def test_figure_46_of_the_page_that_tells_how_to_add_one(tmp_path):
     assert claims.parse(claim[0], path).figure == 46
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each
 def test_links_lead_to_files_and_nothing_is_written_for_sphinx_alone(path):
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\(([^)]+)\)", cell.source):
-                assert (path.parent / target).exists(), target
+                assert target.startswith("https://") or (path.parent / target).exists(), target
             assert not re.search(r"\{\w+\}`|^\(\w+\)=", cell.source, re.MULTILINE)
 
 

@@ -20,7 +20,7 @@ ROW = {
 def judged(monkeypatch, *values, reduced=(), scale="laptop", **changes):
     """The only claim of Figure 4, judged by trials of these values."""
     claim = claims.parse({**ROW, **changes}, "claims.yml")
-    monkeypatch.setattr(claims, "load", lambda: (claim,))
+    monkeypatch.setattr(claims, "load", lambda *_: (claim,))
     rows = [
         {"line": "a", "metric": "test_accuracy", "trial": trial, "density": density, "value": value}
         for trial, pruned in enumerate(values)
