@@ -119,20 +119,26 @@ class Committed:
     def best_scale(self, line: Line) -> str | None:
         """The best scale at which a line is whole in three trials, or in as many as the scale has;
         where it is nowhere, the one at which most of it is there; None where nothing is."""
-        parts = {}
-        for scale in reversed(SCALES):
-            if f"{line.recipe.network}-{scale}" not in self.tables:
-                continue
-            asked, shows = self.nodes(line, scale), frozenset(line.shows)
-            lacks = [not self.serves(Request(node, shows)) for node in asked]
-            whole = {node.trial for node in asked} - {
-                node.trial for node, lack in zip(asked, lacks) if lack
-            }
-            if asked and len(whole) >= min(ENOUGH, line.recipe.at(scale).trials):
+        scales = [s for s in reversed(SCALES) if f"{line.recipe.network}-{s}" in self.tables]
+        for scale in scales:
+            if self._is_whole(line, scale):
                 return scale
-            parts[scale] = lacks.count(False) / max(len(lacks), 1)
+        parts = {scale: self._share(line, scale) for scale in scales}
         best = max(parts, key=parts.get, default=None)
         return best if best and parts[best] else None
+
+    def _is_whole(self, line: Line, scale: str) -> bool:
+        enough, shows = min(ENOUGH, line.recipe.at(scale).trials), frozenset(line.shows)
+        trials: dict[int, list[Node]] = {}
+        for node in line.nodes(scale, max(enough, self._most_trials)):
+            trials.setdefault(node.trial, []).append(node)
+        whole = (all(self.serves(Request(n, shows)) for n in nodes) for nodes in trials.values())
+        return 0 < enough <= sum(whole)
+
+    def _share(self, line: Line, scale: str) -> float:
+        """How much of a line is there."""
+        asked, shows = self.nodes(line, scale), frozenset(line.shows)
+        return sum(self.serves(Request(node, shows)) for node in asked) / max(len(asked), 1)
 
 
 def committed() -> Committed:
