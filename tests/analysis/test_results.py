@@ -10,13 +10,15 @@ from shared import tiny
 from lottery_nb import LotteryError, lenet
 from lottery_nb.analysis import claims, results, tables
 from lottery_nb.core.scales import SCALES, Shrinking
+from lottery_nb.core.tickets import CONTROLS
 from lottery_nb.runs import graph, runner
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import ROOT, Store
 from lottery_nb.site import notebooks
 
 # Controls that have their ticket's mask.
-MASKED = ("random reinit", "reinit from the ticket", "noise")
+MASKED = [name for name, control in CONTROLS.items() if "mask" in control.needs]
+MASKED = [name for name in MASKED if name not in ("winning ticket", "continued training")]
 
 
 @pytest.fixture
@@ -116,6 +118,20 @@ def test_a_few_trainings_at_a_better_scale_never_replace_a_finished_line(folder,
     freeze({"ticket": plan["ticket"]})
     table = tables.run(plan, "committed")
     assert dict(zip(table.line, table.scale)) == {"ticket": "paper", "reinit": "laptop"}
+
+
+def test_a_further_trial_that_is_there_in_part_does_not_make_a_line_whole(folder, monkeypatch):
+    short = {"iterations": 0.5, "rounds": 2, "trials": 3}
+    monkeypatch.setitem(SCALES, "laptop", {"lenet": Shrinking(**short)})
+    ticket = replace(tiny, trials=3).iterative()
+    for line, scale, trials in (
+        (ticket, "laptop", 3),
+        (ticket, "paper", 2),
+        (ticket.at_rounds(0), "paper", 4),
+    ):
+        tables.run({"ticket": line}, scale, trials)
+        freeze({"ticket": line}, trials, scale)
+    assert results.committed().best_scale(ticket) == "laptop"
 
 
 def test_lines_at_two_scales_are_named_so_and_not_compared(folder, monkeypatch):
