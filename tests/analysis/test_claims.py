@@ -333,8 +333,8 @@ def test_the_schema_is_one_for_editors_too():
     whole = yaml.safe_load(text)
     assert editor.is_valid(whole)
     wrong = {
-        "id": 4, "figure": 100, "chapter": 10, "says": "", "where": "somewhere", "of": {"line": "a"},
-        "against": ["density"],
+        "id": 4, "figure": 100, "chapter": 10, "says": "", "where": "somewhere",
+        "of": {"line": "a"}, "against": ["density"],
         "as": "quotient", "unit": "miles", "text": "a lot", "plot": True,
         "rule": {"above": 1, "below": 2}, "scale": "desktop", "erratum": None, "why": "extra",
     }  # fmt: skip
