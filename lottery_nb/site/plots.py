@@ -490,11 +490,13 @@ def sweep(
     stop: str = "early_stop_iteration",
 ) -> Figure:
     """Maps of early stop and accuracy: a row for each line of a sweep, from left to right its
-    densities; ours beside the paper's in the same colours, bright where it is good.
+    densities; ours beside the paper's in the same colours, bright where it is good, and below both
+    ours less the paper's, red where ours is worse.
 
     The scale of colours ends at the tenth that is worst, so that settings that fail do not take all
-    of it; where our networks are narrower than the paper's, each side has a scale of its own.
-    Networks of which nothing is trained are left out, unless nothing is trained at all.
+    of it; where our networks are narrower than the paper's, each side has a scale of its own, and
+    no differences are drawn. Networks of which nothing is trained are left out, unless nothing is
+    trained at all.
 
     Parameters
     ----------
@@ -526,7 +528,9 @@ def sweep(
     columns = 1 if table.attrs["scale"] == "smoke" else 2
     known = list(dict.fromkeys([*table.attrs.get("lines", ()), *table.line]))
     most = max(sum(_is_of(name, network) for name in known) for network in shown)
-    figure, axes = panels(2 * len(shown), columns, height=1.1 + 0.2 * most)
+    compared = columns == 2 and len(shown) == 1 and not table.attrs.get("narrower")
+    rows_of_panels = 2 * len(shown) + compared
+    figure, axes = panels(rows_of_panels, columns, height=1.1 + 0.2 * most)
     maps = [(network, metric) for network in shown for metric in (stop, accuracy)]
     for row, (network, metric) in enumerate(maps):
         names = [name for name in known if _is_of(name, network)]
@@ -543,9 +547,24 @@ def sweep(
         }
         if not table.attrs.get("narrower"):
             numbers = dict.fromkeys(numbers, pd.concat(numbers.values()))
-        for ax, (source, rows) in zip(axes[row * columns :], list(sources.items())[:columns]):
+        stops = metric.startswith("early_stop_iteration")
+        looks = {
+            source: ("viridis_r" if stops else "viridis", *_range(numbers[source], metric))
+            for source in sources
+        }
+        places = dict(zip(list(sources)[:columns], axes[row * columns :]))
+        if compared:
+            both = sources["ours"].merge(sources["the paper"], on=["line", "round"])
+            less = (both.value_x - both.value_y).astype(float)
+            far = factor * less.abs().quantile(0.7)
+            sources["ours − the paper's"] = both.assign(density=both.density_x, value=less)
+            looks["ours − the paper's"] = ("RdBu_r" if stops else "RdBu", -far, far)
+            places["ours − the paper's"] = axes[2 * columns + row]
+        for source, ax in places.items():
+            rows = sources[source]
             rows = rows.assign(value=factor * rows.value.astype(float))
-            _map(ax, rows, names, *_range(numbers[source], metric), metric, source == "ours")
+            ends = "both" if "−" in source else "max" if stops else "min"
+            _map(ax, rows, names, looks[source], ends, source != "the paper")
             what = LABELS[metric].replace(" at early stop", "").replace("-stop iteration", " stop")
             ax.set_title(f"{network or what}, {source}" + f": {what.lower()}" * bool(network))
             ax.set_yticks(
@@ -553,7 +572,7 @@ def sweep(
                 [name.removeprefix(network).strip() for name in names],
             )
             ax.set_ylabel(of)
-        alike = axes[row * columns : (row + 1) * columns]
+        alike = list(places.values())
         for ax in alike:
             ax.set_xlim(110, min(each.get_xlim()[1] for each in alike))
     return figure
@@ -574,11 +593,20 @@ def _is_of(line: str, network: str) -> bool:
 
 
 def _map(
-    ax: Axes, rows: pd.DataFrame, names: list[str], low: float, high: float, metric: str, ours: bool
+    ax: Axes,
+    rows: pd.DataFrame,
+    names: list[str],
+    look: tuple[str, float, float],
+    ends: str,
+    ours: bool,
 ) -> None:
-    """A row of cells for each line, as wide as the densities lie apart; ours: or the paper's."""
-    cmap = plt.get_cmap("viridis_r" if metric.startswith("early_stop_iteration") else "viridis")
-    norm = Normalize(low, high)
+    """A row of cells for each line, as wide as the densities lie apart.
+
+    look: colours, and the numbers at which they begin and end; ends: which of them have numbers
+    beyond; ours: or the paper's.
+    """
+    colours, low, high = look
+    cmap, norm = plt.get_cmap(colours), Normalize(low, high)
     for i, name in enumerate(names):
         mine = rows[rows.line == name].dropna(subset="density").sort_values("density")
         if len(mine) < 2:
@@ -601,7 +629,6 @@ def _map(
     ax.set_ylim(len(names), 0)
     ax.grid(False)
     _density_axis(ax, log=True)
-    ends = "max" if metric.startswith("early_stop_iteration") else "min"
     number = ax.figure.axes.index(ax)
     bar = ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, extend=ends)
     bar.ax.set_gid(f"{BAR_OF}{number}")

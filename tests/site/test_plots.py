@@ -281,8 +281,8 @@ def test_a_sweep_is_maps_of_one_scale_ours_beside_the_papers(table):
     )
     table.attrs["lines"] = ["0.0012", "0.002", "0.0032"]
     figure = plots.sweep(table, METRICS[1], paper="fig26", of="Learning rate")
-    stop, their_stop, accuracy, their_accuracy, *bars = figure.axes
-    assert len(bars) == 4
+    stop, their_stop, accuracy, their_accuracy, less_stop, less, *bars = figure.axes
+    assert len(bars) == 6
     for ours, theirs in ((stop, their_stop), (accuracy, their_accuracy)):
         assert ours.get_xlim() == theirs.get_xlim()
         assert [m.get_clim() for m in ours.collections[:1]] == [
@@ -293,6 +293,15 @@ def test_a_sweep_is_maps_of_one_scale_ours_beside_the_papers(table):
     of_a_line = table[(table.line == "0.0012") & (table.metric == METRICS[1])]
     means = 100 * of_a_line.groupby("round").value.mean().sort_index(ascending=False)
     np.testing.assert_allclose(accuracy.collections[0].get_array().ravel(), means)
+    curve = paper.curves("fig26").query("line == '0.0012' and metric == @METRICS[1]")
+    theirs = 100 * curve.drop_duplicates("round").set_index("round")["mean"]
+    shared = means.index.intersection(theirs.index)
+    np.testing.assert_allclose(
+        less.collections[0].get_array().ravel(), (means - theirs)[shared.sort_values()[::-1]]
+    )
+    assert less.get_title("left").endswith("ours − the paper's")
+    table.attrs["narrower"] = True
+    assert len(plots.sweep(table, METRICS[1], paper="fig26").axes) == 8, "of other networks"
     table.attrs["scale"] = "smoke"
     assert len(plots.sweep(table, METRICS[1], paper="fig26").axes) == 4, "two maps and their bars"
 
