@@ -16,6 +16,7 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("LOTTERY_RESULTS", "")
     monkeypatch.delenv("LOTTERY_DATA", raising=False)
     monkeypatch.delenv("LOTTERY_MISSING", raising=False)
+    monkeypatch.delenv("LOTTERY_CHECKPOINTS", raising=False)
     return tmp_path
 
 

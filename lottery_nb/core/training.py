@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from .tickets import Ticket
 # On several, products are split otherwise, and a batch leaves other bits than a trial alone.
 THREADS = 1
 VECTOR = 64  # numbers, of which the parameters' buffer holds a multiple
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # as torch's optimisers name them
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
 
@@ -49,6 +51,36 @@ class Record:
     early_stop: int
     measures: dict[str, float]
     weights: dict[str, Tensor]
+
+
+# Where a training stands after an evaluation: all that the rest of it depends on, as arrays.
+State = dict[str, np.ndarray]
+
+
+class Saved(Protocol):
+    """Where trainings that were begun before stand, and where to keep it from time to time."""
+
+    def read(self, number: int) -> State | None:
+        """Where the training of a ticket stands, by the ticket's number; None: at its start."""
+
+    def due(self, after: float | None = None) -> bool:
+        """Whether it is time to write; after: so many seconds since the last time."""
+
+    def write(self, states: dict[int, State]) -> None:
+        """Keep where trainings stand, by the numbers of their tickets."""
+
+
+class NotSaved:
+    """Nothing was begun before, and nothing is kept."""
+
+    def read(self, number: int) -> State | None:
+        return None
+
+    def due(self, after: float | None = None) -> bool:
+        return False
+
+    def write(self, states: dict[int, State]) -> None:
+        pass
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -99,13 +131,15 @@ def train(
     device: torch.device | str = "cpu",
     test_curves: bool = False,
     progress: Callable[[float], None] = lambda iterations: None,
+    saved: Saved | None = None,
 ) -> list[Record]:
     """Train every ticket by the recipe; one record each, in their order.
 
     test_curves: evaluate the test set at every evaluation too. progress: called with the iterations
-    done since the last call, as shares of all tickets'. Pruned weights are exactly zero throughout:
-    their gradients are, so no optimiser moves them. Raises LotteryError where the recipe asks for
-    bf16 and the device has none.
+    done since the last call, as shares of all tickets'. saved: where they go on from, to the same
+    bits, and where to keep how far they are; None: nowhere. Pruned weights are exactly zero
+    throughout: their gradients are, so no optimiser moves them. Raises LotteryError where the
+    recipe asks for bf16 and the device has none.
     """
     network, device = networks.build(recipe), torch.device(device)
     if recipe.precision == "bf16" and not _has_bf16(device):
@@ -114,19 +148,29 @@ def train(
             "for: train elsewhere, or change the recipe in the figure's plan to "
             f"{recipe.network}.but(precision='fp32'), which every scale leaves alone"
         )
-    together: dict[tuple[str, ...], list[int]] = {}
+    saved = saved or NotSaved()
+    begun = {i: state for i in range(len(tickets)) if (state := saved.read(i))}
+    together: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for i, ticket in enumerate(tickets):
-        together.setdefault(_worth_packing(network, ticket, device), []).append(i)
+        done = int(begun[i]["iterations"][-1]) if i in begun else 0
+        together.setdefault((_worth_packing(network, ticket, device), done), []).append(i)
     records: dict[int, Record] = {}
     with _arithmetic(), torch.no_grad():
-        for packed, group in together.items():
+        for (packed, done), group in together.items():
             share = len(group) / len(tickets)
             batch = _Batch([tickets[i] for i in group], packed, network, data, recipe, device)
-            for start in range(0, recipe.iterations, recipe.evaluate_every):
+            if done:
+                batch.resume(done, [begun[i] for i in group])
+                progress(done * share)
+            for start in range(done, recipe.iterations, recipe.evaluate_every):
                 steps = batch.train(start)
                 batch.evaluate(start + steps, test_curves)
                 progress(steps * share)
+                if saved.due():
+                    saved.write({i: batch.state(trial) for trial, i in enumerate(group)})
             records |= zip(group, batch.records())
+            if len(records) < len(tickets) and saved.due(after=60):
+                saved.write({i: batch.state(trial) for trial, i in enumerate(group)})
     return [records[i] for i in range(len(tickets))]
 
 
@@ -222,6 +266,52 @@ class _Batch:
             accuracy = evaluate(self.network, self.weights, *self.splits["test"])[1]
             self.measured[f"test_accuracy_at_mark_{number}"] = accuracy.cpu().numpy()
             self.measured[f"val_accuracy_at_mark_{number}"] = self.curves[-1][0][1]
+
+    def state(self, trial: int) -> State:
+        """Where a trial stands after an evaluation."""
+        flats = {"values": self.values.flat} | self._moments()
+        state = {name: self.values.of_trial(flat, trial) for name, flat in flats.items()}
+        state |= {f"best/{name}": stacked[trial] for name, stacked in self.best.items()}
+        state |= {"best_loss": self.best_loss[trial]}
+        state |= {"dropout": self.dropout[trial].get_state()}
+        state |= {"augmentation": self.augmentation[trial].get_state()}
+        return {name: value.cpu().numpy() for name, value in state.items()} | {
+            "iterations": np.array(self.iterations),
+            "curves": np.stack(self.curves)[..., trial],
+            **{f"measured/{name}": value[trial] for name, value in self.measured.items()},
+        }
+
+    def resume(self, iteration: int, states: list[State]) -> None:
+        """Go on where each trial stood after an evaluation, all of them at one iteration."""
+        flat = self.values.flat
+        names = [name for name in MOMENTS if name in states[0]]
+        moments = {name: torch.zeros_like(flat) for name in names}
+        self.optimiser.state[flat].update(moments)
+        if self.recipe.optimiser == "adam":
+            self.optimiser.state[flat]["step"] = torch.tensor(float(iteration), device=self.device)
+        for trial, state in enumerate(states):
+            for name, into in {"values": flat, **moments}.items():
+                self.values.of_trial(into, trial, torch.from_numpy(state[name]))
+            for name, stacked in self.best.items():
+                stacked[trial] = torch.from_numpy(state[f"best/{name}"])
+            self.dropout[trial].set_state(torch.from_numpy(state["dropout"]))
+            self.augmentation[trial].set_state(torch.from_numpy(state["augmentation"]))
+        losses = np.stack([state["best_loss"] for state in states])
+        self.best_loss = torch.from_numpy(losses).to(self.device)
+        self.iterations = states[0]["iterations"].tolist()
+        self.curves = list(np.stack([state["curves"] for state in states], -1))
+        for name in states[0]:
+            if name.startswith("measured/"):
+                values = np.stack([state[name] for state in states])
+                self.measured[name.removeprefix("measured/")] = values
+        for _ in self.iterations:  # a chunk of batches each
+            for order in self.orders:
+                next(order)
+        self.weights = self.values.full()
+
+    def _moments(self) -> dict[str, Tensor]:
+        there = self.optimiser.state[self.values.flat]
+        return {name: there[name] for name in MOMENTS if there.get(name) is not None}
 
     def records(self) -> list[Record]:
         """A record of each training."""
@@ -357,11 +447,27 @@ class _Stack:
         padding = values[0].new_zeros(-sum(counts) % VECTOR)
         self.flat = torch.cat([*values, padding])
         *parts, _ = self.flat.split([*counts, len(padding)])
+        self._sizes = [  # of each trial's values of each parameter
+            packed[name].flatten(1).sum(1).tolist()
+            if name in packed
+            else [value[0].numel()] * len(trials)
+            for name, value in stacked.items()
+        ]
         self.views = {
             name: _block_diagonal(packed[name], part) if name in packed else part.view(value.shape)
             for (name, value), part in zip(stacked.items(), parts)
         }  # fmt: skip
         self._packed = {name: (mask, torch.zeros(mask.shape)) for name, mask in packed.items()}
+
+    def of_trial(self, flat: Tensor, trial: int, values: Tensor | None = None) -> Tensor:
+        """A trial's values in a buffer of this form, all parameters in one; values: put in their
+        place."""
+        parts = flat[: sum(map(sum, self._sizes))].split(sum(self._sizes, []))
+        mine = parts[trial :: len(self._sizes[0])]
+        if values is not None:
+            for part, value in zip(mine, values.split([len(part) for part in mine])):
+                part.copy_(value)
+        return torch.cat(mine)
 
     def full(self) -> dict[str, Tensor]:
         """{name: (trials, *shape)}, pruned weights as zeros; of packed layers a copy, which the

@@ -17,6 +17,7 @@ from .. import core
 from ..core import data, masks, tickets, training
 from ..core.lines import RESULTS_VERSION, Node
 from ..core.tickets import Outputs, Ticket
+from .checkpoints import Checkpoints
 from .graph import Ancestry, Arrays
 from .plans import KEPT, TEST_CURVES, Request
 
@@ -39,11 +40,13 @@ def train_batch(
     device: torch.device,
     commit: str,
     progress: Callable[[float], None],
+    folder: Path | None = None,
 ) -> list[tuple[dict, Arrays]]:
     """Train what is wanted, all of one recipe: (record, arrays) of each, as they are stored.
 
     ancestries: what each one is made from; commit: of the code, for the records; progress: called
-    with the iterations done since the last call.
+    with the iterations done since the last call; folder: of a store, beside which long trainings
+    leave checkpoints, see `Checkpoints`.
     """
     recipe, test_curves = batch[0].node.recipe, TEST_CURVES in batch[0].needs
     loaded = data.load(
@@ -52,11 +55,21 @@ def train_batch(
     made, parents = zip(
         *(ticket(request.node, ancestry) for request, ancestry in zip(batch, ancestries))
     )
-    started, clock = datetime.now(UTC), time.monotonic()
-    records = training.train(list(made), loaded, recipe, device, test_curves, progress)
-    seconds = round((time.monotonic() - clock) / len(batch), 2)
+    common: dict[str, str | bool] = {"code": CODE, "data": loaded.digest, "versions": versions()}
+    common |= {"device": device_name(device.type), "evaluations": test_curves}
+    kept = Checkpoints(
+        folder,
+        [request.node.key for request in batch],
+        [
+            common
+            | {"mask": tickets.fingerprint(each.mask), "weights": tickets.fingerprint(each.weights)}
+            for each in made
+        ],
+    )
+    started = datetime.now(UTC)
+    records = training.train(list(made), loaded, recipe, device, test_curves, progress, kept)
     result = []
-    for request, start, origins, record in zip(batch, made, parents, records):
+    for i, (request, start, origins, record) in enumerate(zip(batch, made, parents, records)):
         made_of = {
             "data": {"digest": loaded.digest, "said": data.said(recipe.data)},
             "parents": origins,
@@ -68,7 +81,7 @@ def train_batch(
         provenance = {
             "made_of": made_of,
             "started": started.isoformat(timespec="seconds"),
-            "seconds": seconds,
+            "seconds": round(kept.seconds(i), 2),
         }
         result.append(
             (
@@ -103,7 +116,11 @@ def digests(left: Outputs) -> dict[str, str]:
 
 
 def train_anywhere(
-    batch: list[Request], ancestries: list[Ancestry], commit: str, tell: Callable[[float], None]
+    batch: list[Request],
+    ancestries: list[Ancestry],
+    commit: str,
+    folder: Path,
+    tell: Callable[[float], None],
 ) -> list[tuple[dict, Arrays]]:
     """`train_batch` on the best device here. tell: as `progress` there, but called once a second at
     most."""
@@ -116,7 +133,8 @@ def train_anywhere(
             tell(untold)
             untold, told = 0.0, time.monotonic()
 
-    return train_batch(batch, ancestries, training.pick_device("auto"), commit, progress)
+    device = training.pick_device("auto")
+    return train_batch(batch, ancestries, device, commit, progress, folder)
 
 
 def versions() -> str:

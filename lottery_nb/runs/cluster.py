@@ -122,7 +122,7 @@ class Workers:
         return 2 * self.count() - len(self._futures)
 
     def train(self, work: Work, commit: str) -> None:
-        payload = pickle.dumps((work.requests, work.ancestries, commit))
+        payload = pickle.dumps((work.requests, work.ancestries, commit, work.folder))
         among = list(self._welcome()) if len(self._welcome()) < len(self._known) else None
         key = f"{work.requests[0].node.key}-{uuid4().hex[:8]}"
         future = self._client.submit(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import LotteryError, Stopped
@@ -15,11 +16,12 @@ Result = list[tuple[dict, Arrays]] | Exception  # a record and arrays of each tr
 
 @dataclass(eq=False)
 class Work:
-    """Trainings under way in one batch: what is requested, the locks on it, what it is made from,
-    and how much of it is done, in trainings."""
+    """Trainings under way in one batch: what is requested, the locks on it, the store's folder,
+    what it is made from, and how much of it is done, in trainings."""
 
     requests: list[Request]
     locks: ExitStack
+    folder: Path
     ancestries: list[Ancestry] = field(default_factory=list)
     moved: float = 0.0
 
@@ -78,6 +80,7 @@ class ThisProcess:
                 self._device,
                 commit,
                 lambda steps: progress(work, steps),
+                work.folder,
             )
         except (LotteryError, Stopped):
             raise

@@ -9,7 +9,7 @@ from ..core import tickets
 from ..core.errors import LotteryError
 from ..core.lines import RESULTS_VERSION, Node
 from ..core.recipes import Recipe
-from . import batch, ticket_files
+from . import batch, checkpoints, ticket_files
 from .graph import parents_of
 from .runner import ancestry_of, other_parent
 from .store import Store
@@ -35,6 +35,7 @@ def verify(
     initial weights are what its parents give. Returns how many are whole, and what is wrong with
     the others, by key; damaged files are set aside."""
     store.sweep()
+    checkpoints.sweep(store.folder, set(store))
     whole, wrong = 0, {}
     for key in store:
         try:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..core import data
 from ..core.errors import FailedTrainings, LotteryError
 from ..core.lines import Node
-from . import ticket_files
+from . import checkpoints, ticket_files
 from .executors import Executor, ThisProcess, Work
 from .graph import Ancestry, Frontier, parents_of, with_ancestors
 from .plans import Request
@@ -107,7 +107,7 @@ class _Run:
         while self._executor.room() > 0 and (
             taken := self.frontier.take(self._executor.batch_size(), self._executor.count())
         ):
-            work = Work([], ExitStack())
+            work = Work([], ExitStack(), self._store.folder)
             self.under_way.add(work)
             for request in taken:
                 self._lock(request, work)
@@ -127,6 +127,7 @@ class _Run:
             else:
                 for request, (record, arrays) in zip(work.requests, result):
                     self._store.write(request.node.key, record, arrays)
+                    checkpoints.forget(self._store.folder, request.node.key)
                     self._done(request.node.key, 1 - work.moved / len(work.requests))
             self.under_way.remove(work)
             work.locks.close()
