@@ -48,7 +48,7 @@ class Shrinking:
 
 
 _SMOKE_DEEP = Shrinking(
-    data="mnist1k", validation=100, batch=20, evaluate_every=8,
+    data="mnist1k", validation=100, batch=20, evaluate_every=4,
     rounds=2, trials=1, draws=1, sweep={"rounds": 1},
 )  # fmt: skip
 _LAPTOP_DEEP = Shrinking(precision="bf16", trials=1, draws=1)
@@ -61,11 +61,11 @@ SCALES: dict[str, dict[str, Shrinking]] = {
             rounds=8, trials=2, draws=1, one_shot_every=9, sweep={"rounds": 3, "trials": 1},
         ),
         "conv": Shrinking(
-            data="mnist1k", validation=100, batch=20, iterations=0.0012, evaluate_every=8,
+            data="mnist1k", validation=100, batch=20, iterations=0.0006, evaluate_every=4,
             width=0.125, rounds=3, trials=1, draws=1, sweep={"rounds": 1},
         ),
-        "resnet18": replace(_SMOKE_DEEP, iterations=0.0008, width=0.25),
-        "vgg19": replace(_SMOKE_DEEP, iterations=24 / 112_480, width=0.0625),
+        "resnet18": replace(_SMOKE_DEEP, iterations=0.0004, width=0.25),
+        "vgg19": replace(_SMOKE_DEEP, iterations=12 / 112_480, width=0.0625),
     },
     "laptop": {
         "lenet": Shrinking(

@@ -243,8 +243,8 @@ class _Batch:
                 gradients.flat.addcmul_(values.flat, self.decays)
             self.optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
             self.optimiser.step()
-        if self.pruned and not values.flat.sum().isfinite():
-            values.flat.masked_fill_(self.alive == 0, 0)  # else zero times no number is no zero
+        if self.pruned:  # where a trial diverged, zero times no number is no zero
+            values.flat.masked_fill_(self.alive == 0, 0)
         self.weights = values.full()
         return steps
 

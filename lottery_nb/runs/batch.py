@@ -4,6 +4,7 @@ libraries only torch and numpy, so any machine can do it."""
 import hashlib
 import pkgutil
 import platform
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import torch
 
 from .. import core
 from ..core import data, masks, tickets, training
+from ..core.errors import LotteryError
 from ..core.lines import RESULTS_VERSION, Node
 from ..core.tickets import Outputs, Ticket
 from .checkpoints import Checkpoints
@@ -57,19 +59,23 @@ def train_batch(
     )
     common: dict[str, str | bool] = {"code": CODE, "data": loaded.digest, "versions": versions()}
     common |= {"device": device_name(device.type), "evaluations": test_curves}
-    kept = Checkpoints(
-        folder,
-        [request.node.key for request in batch],
-        [
+
+    def trained(numbers: range) -> list[tuple[training.Record, float]]:
+        """Some of the batch, and the seconds each took."""
+        some = [made[i] for i in numbers]
+        made_of = [
             common
             | {"mask": tickets.fingerprint(each.mask), "weights": tickets.fingerprint(each.weights)}
-            for each in made
-        ],
-    )
+            for each in some
+        ]
+        kept = Checkpoints(folder, [batch[i].node.key for i in numbers], made_of)
+        records = training.train(some, loaded, recipe, device, test_curves, progress, kept)
+        return [(record, kept.seconds(i)) for i, record in enumerate(records)]
+
     started = datetime.now(UTC)
-    records = training.train(list(made), loaded, recipe, device, test_curves, progress, kept)
+    records = _as_memory_allows(trained, range(len(batch)), recipe.network, device)
     result = []
-    for i, (request, start, origins, record) in enumerate(zip(batch, made, parents, records)):
+    for request, start, origins, (record, seconds) in zip(batch, made, parents, records):
         made_of = {
             "data": {"digest": loaded.digest, "said": data.said(recipe.data)},
             "parents": origins,
@@ -81,7 +87,7 @@ def train_batch(
         provenance = {
             "made_of": made_of,
             "started": started.isoformat(timespec="seconds"),
-            "seconds": round(kept.seconds(i), 2),
+            "seconds": round(seconds, 2),
         }
         result.append(
             (
@@ -90,6 +96,31 @@ def train_batch(
             )
         )
     return result
+
+
+def _as_memory_allows(
+    trained: Callable[[range], list], numbers: range, network: str, device: torch.device
+) -> list:
+    """What is trained of a batch: all at once, or where the device has too little memory for that
+    one half after the other, and so on. Raises LotteryError where one is too much."""
+    try:
+        return trained(numbers)
+    except torch.OutOfMemoryError as error:
+        if len(numbers) == 1:
+            raise LotteryError(
+                f"a training of {network} takes more memory than {device} has free: free some, or "
+                "train elsewhere"
+            ) from error
+    print(
+        f"{len(numbers)} trainings of {network} at once take more memory than {device} has free: "
+        "one half after the other",
+        file=sys.stderr,
+    )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    half = len(numbers) // 2
+    parts = (numbers[:half], numbers[half:])
+    return [each for part in parts for each in _as_memory_allows(trained, part, network, device)]
 
 
 def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:

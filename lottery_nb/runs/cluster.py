@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import dask
 import torch
-from distributed import Client, LocalCluster, Security, WorkerPlugin
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, WorkerPlugin
 
 from ..core import data
 from ..core.errors import LotteryError
@@ -43,20 +43,25 @@ WAIT = 0.05  # seconds between looks at what is finished
 
 @contextmanager
 def local_workers(jobs: int, datasets: set[str]) -> Iterator["Workers"]:
-    """So many processes of one thread each on this machine, reached over loopback only. Raises
-    LotteryError where data is missing."""
+    """So many processes of one thread each on this machine, reached over loopback only; of several
+    GPUs each process sees one. Raises LotteryError where data is missing."""
     for name in sorted(datasets):
         data.file_of(name)  # here and once, before the workers all look for it
+    here, gpus = "127.0.0.1", torch.cuda.device_count()
+    environments = [
+        {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus > 1 else {})
+        for i in range(jobs)
+    ]
+    options = {"nthreads": 1, "host": here, "memory_limit": 1 / jobs, "dashboard": False}
+    options |= {"silence_logs": logging.CRITICAL}
+    workers = {
+        i: {"cls": Nanny, "options": options | {"env": environment}}
+        for i, environment in enumerate(environments)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": here, "dashboard_address": f"{here}:0"}}
     with (
         dask.config.set(QUIET),
-        LocalCluster(
-            jobs,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            env={"OMP_NUM_THREADS": "1"},
-        ) as cluster,
+        SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         yield Workers(client, datasets)

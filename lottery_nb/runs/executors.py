@@ -97,8 +97,8 @@ def processors() -> int:
 
 
 def jobs() -> int:
-    """How many processes train here where nobody says: one a processor, and a single one on a CUDA
-    device, whose batches fill it."""
-    from ..core import training
+    """How many processes train here where nobody says: one a processor, or, as a batch fills one,
+    one a CUDA device."""
+    import torch
 
-    return 1 if training.pick_device().type == "cuda" else processors()
+    return torch.cuda.device_count() or processors()
