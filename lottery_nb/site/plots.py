@@ -225,7 +225,8 @@ def metric_vs_density(
         if lines is not None and name not in lines:
             continue
         unit = weights[name] / 1000 if weights else 100
-        look = _look(i, names, ordered, paired, table.attrs.get("conditions", {}))
+        conditions = table.attrs.get("conditions", {})
+        look = _look(i, names, ordered, paired, conditions, lines or names)
         label = name.removeprefix(network).strip() or bare
         label = label.strip("()") if label.startswith("(") else label
         label += _at_scale(table, name)
@@ -682,7 +683,8 @@ def _papers_alone(table: pd.DataFrame, ax: Axes, metric: str, paper: str, **how)
         if name not in set(table.line) or points.empty:
             continue
         conditions = table.attrs.get("conditions", {})
-        look = _look(i, names, how.get("ordered", False), how.get("paired", False), conditions)
+        ordered, paired = how.get("ordered", False), how.get("paired", False)
+        look = _look(i, names, ordered, paired, conditions, names)
         ax.plot(100 * points.density, 100 * points["mean"], **look | {"markersize": 2.5})
         ax.fill_between(
             100 * points.density, 100 * points["min"], 100 * points["max"],
@@ -1123,13 +1125,18 @@ def _say(ax: Axes, text: str) -> None:
 
 
 def _look(
-    i: int, names: list[str], ordered: bool, paired: bool, conditions: dict[str, tuple[str, str]]
+    i: int,
+    names: list[str],
+    ordered: bool,
+    paired: bool,
+    conditions: dict[str, tuple[str, str]],
+    drawn: list[str],
 ) -> dict:
-    """Colour, marker and dash of the i-th line of a panel: by its condition, where those tell the
-    panel's lines apart."""
-    of = [conditions.get(name) for name in names]
+    """Colour, marker and dash of the i-th line of a table: by its condition, where those tell the
+    lines apart that a panel draws."""
+    of = [conditions.get(name) for name in drawn]
     if not ordered and len(set(of)) == len(of) and set(of) <= set(CONDITIONS):
-        return dict(zip(("color", "marker", "linestyle"), CONDITIONS[of[i]]))
+        return dict(zip(("color", "marker", "linestyle"), CONDITIONS[conditions[names[i]]]))
     if paired:
         face = {"markerfacecolor": "white", "linestyle": DASHES[1]} if i % 2 else {"linestyle": "-"}
         return {"color": COLOURS[i // 2 % 8], "marker": MARKERS[i // 2 % 8], **face}
