@@ -243,8 +243,8 @@ class _Batch:
                 gradients.flat.addcmul_(values.flat, self.decays)
             self.optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
             self.optimiser.step()
-        if self.pruned:  # where a trial diverged, zero times no number is no zero
-            values.flat.masked_fill_(self.alive == 0, 0)
+        if self.pruned:  # where a trial diverged, zero times no number is no zero; -0.0 stays
+            values.flat.masked_fill_((self.alive == 0) & ~values.flat.isfinite(), 0)
         self.weights = values.full()
         return steps
 
