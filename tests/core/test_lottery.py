@@ -496,3 +496,13 @@ def test_the_dense_network_has_no_control():
         assert 0 not in {
             node.round for node in tiny.iterative().with_control(control).nodes("paper")
         }
+
+
+def test_pruned_weights_keep_the_signs_of_their_zeros(store):
+    """They are in the digests by which a mask's lineage is checked."""
+    for node in tiny.iterative().at_rounds(2).nodes("paper"):
+        ticket, final = ticket_of(node, store), left_by(store, node).final
+        for name, mask in ticket.mask.items():
+            zeros, start = final[name][~mask], ticket.weights[name][~mask]
+            assert torch.equal(zeros.view(torch.int32), start.view(torch.int32))
+            assert torch.signbit(zeros).any()
