@@ -200,7 +200,8 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
     if not notebook.is_study:
-        _arrange(page, pages.glance(notebook, values["table"]), pages.panels(notebook, shown))
+        glance = pages.glance(notebook, values["table"])
+        _arrange(page, notebook.is_figure, glance, pages.panels(notebook, shown))
 
 
 def _append(page: Path, markdown: str) -> None:
@@ -263,7 +264,9 @@ def _panels(picture, name: str) -> list[pages.Panel]:
     for number, (part, box) in enumerate(zip(parts, boxes), 1):
         for each in everything:
             each.set_visible(each in part)
-        if part[0] not in picture.legends:  # panels of one size are drawn at one scale
+        if part[0] in picture.legends:  # a short one is not blown up to a panel's width
+            box = Bbox.from_extents(box.x0, box.y0, max(box.x1, box.x0 + widest), box.y1)
+        else:  # panels of one size are drawn at one scale
             box = Bbox.from_extents(box.x1 - widest, box.y1 - highest, box.x1, box.y1)
         box = box.transformed(inches).padded(0.04)
         kind = "map" if len(part) > 1 else "panel"
@@ -281,9 +284,10 @@ def _panels(picture, name: str) -> list[pages.Panel]:
     return panels
 
 
-def _arrange(page: Path, glance: str, panels: str) -> None:
-    """Put the cells of an executed figure into a reader's order: title, glance, picture, caption,
-    what to see, slider, what else is to be known, claims, and last, folded, how it was made.
+def _arrange(page: Path, is_figure: bool, glance: str, panels: str) -> None:
+    """Put the cells of an executed figure or chapter into a reader's order: title, glance, picture,
+    caption, what to see, slider, what else is to be known, claims, and last, folded, how it was
+    made.
 
     panels: the picture's panels as Markdown, in place of it; "" leaves what the cell shows.
     """
@@ -298,6 +302,8 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
         finding, _, caption = caption.partition("\n\n")
         heading = f"{heading}\n\n{finding}"
     caption, _, about = caption.partition("\n\n")  # one paragraph stays below the picture
+    about = about and f"## {'About this figure' if is_figure else 'What we expected'}\n\n{about}"
+    claimed = "What the paper claims, and what we find" if is_figure else "Claims, and what we find"
     code = new_code_cell(picture.source, id="code", metadata={"tags": ["hide-input"]})
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
     slider.metadata.tags = picture.metadata.tags = ["remove-input"]
@@ -320,8 +326,8 @@ def _arrange(page: Path, glance: str, panels: str) -> None:
         new_markdown_cell(caption, id="caption"),
         words,
         *([slider] if slider.outputs else []),
-        *([new_markdown_cell(f"## About this figure\n\n{about}", id="about")] if about else []),
-        new_markdown_cell("## What the paper claims, and what we find", id="claims-heading"),
+        *([new_markdown_cell(about, id="about")] if about else []),
+        new_markdown_cell(f"## {claimed}", id="claims-heading"),
         claims,
         new_markdown_cell("## How it was made", id="made"),
         tagged["imports"], tagged["plan"], run, code,
