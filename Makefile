@@ -18,7 +18,7 @@ test: .venv/ready
 	$(MAKE) --jobs 2 --output-sync nbval-even nbval-odd
 	$(MAKE) --jobs 2 --output-sync test-rooms test-site
 
-nbval-even: NOTEBOOKS = notebooks/fig?[02468]_*.ipynb
+nbval-even: NOTEBOOKS = notebooks/fig?[02468]_*.ipynb notebooks/chapter*.ipynb
 nbval-odd: NOTEBOOKS = notebooks/fig?[13579]_*.ipynb notebooks/study_*.ipynb notebooks/playground.ipynb
 nbval-even nbval-odd:
 	OMP_NUM_THREADS=1 LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider $(NOTEBOOKS)

@@ -219,3 +219,9 @@ def test_what_a_study_shows_is_committed_at_the_scale_that_its_page_names(path, 
     table, missing = tables.of_committed(study.plan)
     assert not missing
     assert set(table.line) == set(study.plan)
+
+
+def test_make_executes_every_notebook():
+    said = re.findall(r"^nbval-\w+: NOTEBOOKS = (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    executed = [path for globs in said for glob in globs.split() for path in ROOT.glob(glob)]
+    assert sorted(executed) == sorted((ROOT / "notebooks").glob("*.ipynb"))
