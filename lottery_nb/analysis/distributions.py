@@ -12,6 +12,7 @@ RANGES = {
     "movement": (0.0, 0.5),
     "growth": (-0.25, 0.5),
 }  # no further than the paper draws
+SHOWN = 24  # units
 FEW = 10  # inputs, of which a unit has to have so many for what its pairs tell
 
 
@@ -21,7 +22,8 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
 
     A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
     it still reaches); nor are "distance of inputs" and "neighbours among inputs": (unit, `apart`
-    and `neighbours` of it).
+    and `neighbours` of it), nor "inputs of units": of the `SHOWN` units that have the most inputs,
+    (place of a unit x inputs + an input that it has, 1).
 
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
     node in the store; origin: of its trial's dense network. What lies outside the bins counts in
@@ -56,6 +58,9 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
             return _shares(mask.mean(0), mask.shape[0])
         case "distance":
             return [(float(unit), value) for unit, value in apart(mask).items()]
+        case "inputs":
+            most = np.argsort(-mask.sum(1), kind="stable")[:SHOWN]
+            return [(float(place), 1.0) for place in np.flatnonzero(mask[most])]
         case "neighbours":
             return [(float(unit), value) for unit, value in neighbours(mask).items()]
     raise ValueError(metric)

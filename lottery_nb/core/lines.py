@@ -29,7 +29,7 @@ DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket",
     "growth in the ticket", "growth outside the ticket", "incoming connections",
     "outgoing connections", "map of connections", "distance of inputs",
-    "neighbours among inputs",
+    "neighbours among inputs", "inputs of units",
 )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ class Line:
         _require(layer in names, f"there is no layer {layer!r}: choose {', '.join(names)}")
         first = self.recipe.layers[0]
         _require(
-            not what.endswith("inputs") or (first.name, first.kind) == (layer, "fc"),
+            "inputs" not in what or (first.name, first.kind) == (layer, "fc"),
             f"layer {layer!r} of {self.recipe.network} has no image's pixels for inputs: the first "
             "of Lenet has",
         )

@@ -70,6 +70,7 @@ MOMENTS = {"mark_1": "first checkpoint", "mark_2": "second checkpoint", "end": "
 BAR_OF = "colour bar of "  # the gid of a colour bar's axes, with the number of those it belongs to
 SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
+EDGE = {"constant_values": 0.25}  # between the units of `receptive_fields`
 UNTRAINED = "not trained at this scale yet"
 # Percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 LEARNED = 20
@@ -311,15 +312,17 @@ def metric_vs_number(
         keep(ax, Drawn(label, bar, points, none))
 
 
-def receptive_fields(mask, ax: Axes, units: int = 24) -> None:
+def receptive_fields(rows: pd.DataFrame, ax: Axes, side: int = 28) -> None:
     """Draw which pixels are left of the units with the most of them, six units in a row.
 
-    mask: (units, pixels of a square image), of bool: of a layer, as `load_ticket` has it.
+    rows: of a trial's "inputs of units"; side: of the images.
     """
-    mask = np.asarray(mask)
-    side = round(mask.shape[1] ** 0.5)
-    chosen = mask[np.argsort(-mask.sum(1), kind="stable")[:units]].reshape(-1, 6, side, side)
-    tiles = np.pad(chosen.astype(float), ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=0.25)
+    if rows.empty:
+        _say(ax, "not at this scale")
+        return
+    units = np.zeros((-(-int(rows.x.max() + 1) // side**2 // 6) * 6, side**2))
+    units.flat[rows.x.astype(int)] = 1
+    tiles = np.pad(units.reshape(-1, 6, side, side), ((0, 0), (0, 0), (1, 0), (1, 0)), **EDGE)
     ax.imshow(np.block([list(row) for row in tiles]), cmap="Blues", interpolation="none")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)

@@ -83,3 +83,13 @@ def test_units_that_choose_by_chance_are_as_chance_has_it(measure):
     often = draw.random(784) * 0.2
     found = list(measure(draw.random((300, 784)) < often).values())
     assert np.mean(found) == pytest.approx(1, abs=0.02)
+
+
+def test_inputs_of_the_units_that_have_the_most(monkeypatch):
+    monkeypatch.setattr(distributions, "SHOWN", 2)
+    mask = np.zeros((3, 4), bool)
+    mask[0, 1] = mask[1, [0, 3]] = mask[2, [0, 1, 2]] = True
+    arrays = {"mask/fc1.weight": np.packbits(mask)}
+    zeros = {f"{kind}/fc1.weight": np.zeros((3, 4)) for kind in ("initial", "final")}
+    found = distribution("inputs of units, fc1", arrays, zeros)
+    assert found == [(0, 1), (1, 1), (2, 1), (4 + 0, 1), (4 + 3, 1)]
