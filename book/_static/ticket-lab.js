@@ -50,7 +50,7 @@ addEventListener("DOMContentLoaded", () => {
       return `Nobody has trained yet, and the ticket already gets ${percent(ticket.accuracy)} right, reinit ` +
         `${percent(reinit.accuracy)}, random ${percent(random.accuracy)}. Its weights are still the random first ones: what has ` +
         "learnt is the mask, for training chose which of them to keep. So the race starts with this lead, and the question " +
-        "is how much of it is left at the end." + link("fig15", "What the mask keeps");
+        "is how much of it is left at the end." + link("chapter1", "Accurate before training");
     },
     again: () =>
       `Other first weights, other random connections; pale lines are earlier races. ${score()} ` +
