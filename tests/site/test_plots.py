@@ -419,3 +419,30 @@ def test_a_long_legend_in_place_of_a_panel_leaves_the_others_their_width(table):
     plots.legend(figure, [ax], at=key, untrained=names)
     figure.draw_without_rendering()
     assert ax.bbox.width > 0.9 * before
+
+
+def test_a_metric_over_a_number_has_a_line_a_round(table):
+    _, [ax] = plots.panels(1, 1)
+    numbers = {"winning ticket (iterative)": 100, "random reinit (iterative)": 3000}
+    plots.metric_vs_number(table, ax, METRICS[1], numbers, [1, 2, 18])
+    lines = readings.drawn(ax)
+    assert len(lines) == 2, "a round that is not there has none"
+    rows = table[(table.metric == METRICS[1]) & (table["round"] == 2)]
+    means = [100 * rows[rows.line == line].value.mean() for line in numbers]
+    np.testing.assert_allclose(lines[1].points["mean"], means)
+    assert lines[1].points.x.tolist() == [100, 3000]
+    assert ax.get_xscale() == "log"
+    assert lines[0].name.endswith("% of the weights")
+
+
+def test_receptive_fields_are_tiles_of_a_units_pixels():
+    _, [ax, other] = plots.panels(1, 2)
+    rows = pd.DataFrame({"x": [0, 5, 16 + 15], "value": 1.0})  # of two units of a 4 x 4 image
+    plots.receptive_fields(rows, ax, side=4)
+    picture = ax.images[0].get_array()
+    assert picture.shape == (5, 30), "six units in a row, an edge before each"
+    unit, second = picture[1:, 1:5], picture[1:, 6:10]
+    assert np.argwhere(unit).tolist() == [[0, 0], [1, 1]]
+    assert np.argwhere(second).tolist() == [[3, 3]]
+    plots.receptive_fields(rows[:0], other)
+    assert other.texts[0].get_text() == "not at this scale"
