@@ -21,9 +21,9 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     1 is the area in all.
 
     A "map of connections" is no distribution: its pairs are (input, share of the layer's units that
-    it still reaches); nor are "distance of inputs" and "neighbours among inputs": (unit, `apart`
-    and `neighbours` of it), nor "inputs of units": of the `SHOWN` units that have the most inputs,
-    (place of a unit x inputs + an input that it has, 1).
+    it still reaches). Nor are "distance of inputs" and "neighbours among inputs": they are one
+    pair, (0, the mean of `apart` or `neighbours` over units). Nor is "inputs of units": of the
+    `SHOWN` units that have the most inputs, (place of a unit x inputs + an input that it has, 1).
 
     metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
     node in the store; origin: of its trial's dense network. What lies outside the bins counts in
@@ -57,12 +57,12 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
         case "outgoing":
             return _shares(mask.mean(0), mask.shape[0])
         case "distance":
-            return [(float(unit), value) for unit, value in apart(mask).items()]
+            return _mean(apart(mask))
         case "inputs":
             most = np.argsort(-mask.sum(1), kind="stable")[:SHOWN]
             return [(float(place), 1.0) for place in np.flatnonzero(mask[most])]
         case "neighbours":
-            return [(float(unit), value) for unit, value in neighbours(mask).items()]
+            return _mean(neighbours(mask))
     raise ValueError(metric)
 
 
@@ -81,6 +81,10 @@ def neighbours(mask: np.ndarray) -> dict[int, float]:
     """How many pairs of a unit's inputs are neighbours on the image, side by side or one above the
     other, beside chance; as `apart`, but more than 1 where each unit has patches of its own."""
     return _pairs(mask, _distances(mask) == 1)
+
+
+def _mean(of_units: dict[int, float]) -> list[tuple[float, float]]:
+    return [(0.0, float(np.mean(list(of_units.values()))))] if of_units else []
 
 
 def _distances(mask: np.ndarray) -> np.ndarray:
