@@ -1,6 +1,8 @@
 """Where trainings under way stand, in a file each beside the store, so that a kill of a long one
 loses minutes. It goes on from there to the same bits, in any process that reaches the folder."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
@@ -9,11 +11,14 @@ import time
 import uuid
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import LotteryError
-from ..core.training import State
+
+if TYPE_CHECKING:
+    from ..core.training import State  # which imports torch
 
 FOLDER = ".checkpoints"  # in the store's
 SECONDS = 600.0  # between two of a training
