@@ -245,7 +245,7 @@ def metric_vs_density(
         ours = _spread(table[(table.line == name) & (table.metric == metric)], "round", factor)
         points, ours = ours.assign(x=unit * ours.density), _with_gaps(ours, table)
         if len(ours):
-            bars = [ours["mean"] - ours["min"], ours["max"] - ours["mean"]]
+            bars = _bars(ours)
             bar = ax.errorbar(
                 unit * ours.density,
                 ours["mean"],
@@ -305,7 +305,7 @@ def metric_vs_number(
     none = pd.DataFrame(columns=["x", "mean"], dtype=float)
     for i, r in enumerate(r for r in rounds if (rows["round"] == r).any()):
         points = _spread(rows[rows["round"] == r], "x", _factor(metric))
-        bars = [points["mean"] - points["min"], points["max"] - points["mean"]]
+        bars = _bars(points)
         label = f"{100 * points.density.iloc[0]:.1f} % of the weights"
         look = {"color": COLOURS[i], "marker": MARKERS[i], "elinewidth": 0.8, "capsize": 1.5}
         bar = ax.errorbar(points.x, points["mean"], bars, label=label, **look)
@@ -1088,6 +1088,13 @@ def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:
     )
     grouped[["mean", "min", "max"]] *= factor
     return grouped.sort_values("density", ascending=False) if by == "round" else grouped
+
+
+def _bars(spread: pd.DataFrame) -> list[pd.Series]:
+    """From the mean down to the lowest and up to the highest; the mean of equal numbers may lie a
+    rounding beside them."""
+    down, up = spread["mean"] - spread["min"], spread["max"] - spread["mean"]
+    return [down.clip(lower=0), up.clip(lower=0)]
 
 
 def _with_gaps(ours: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
