@@ -102,8 +102,8 @@ def test_a_chapter_says_what_was_expected_and_its_claims_are_about_its_lines(pat
 def test_plans_are_read_without_a_kernel(figure):
     assert figure.parameters == {"scale": "smoke", "trials": None}
     for scale in SCALES:
-        for line in figure.plan.values():
-            assert line.nodes(scale)
+        nodes = [line.nodes(scale) for line in figure.plan.values()]
+        assert all(nodes) if figure.is_figure else any(nodes)
 
 
 def test_papermill_runs_one_from_another_folder(tmp_path):
