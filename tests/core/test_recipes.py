@@ -96,7 +96,7 @@ def test_scales_leave_alone_what_is_chosen():
 
 
 def test_a_short_training_is_still_looked_at():
-    assert conv2.but(iterations=3_000).at("smoke").evaluate_every == 9
+    assert conv2.but(iterations=5_000).at("smoke").evaluate_every == 3
 
 
 def test_rounds_beyond_a_scale_are_left_out():
