@@ -91,6 +91,10 @@ class Committed:
         return dict(zip(self.rows.node.cat.categories[keys], np.split(order, starts[1:])))
 
     @cached_property
+    def _metrics(self) -> tuple[np.ndarray, pd.Index]:
+        return self.rows.metric.array.codes, self.rows.metric.cat.categories
+
+    @cached_property
     def _extra(self) -> np.ndarray:
         return extra(self.rows).to_numpy()
 
@@ -98,7 +102,8 @@ class Committed:
         """The places in `rows` of what is shown of trainings, in their order."""
         found = [self._places[key] for key in keys]
         places = np.concatenate(found) if found else np.empty(0, int)
-        shown = self.rows.metric.array.take(places).isin(list(shows))
+        metrics, names = self._metrics
+        shown = np.isin(metrics[places], names.get_indexer(list(shows)))
         return places[~self._extra[places] | shown]
 
     @cache  # noqa: B019 (as many live as the committed files had states)

@@ -179,8 +179,9 @@ def _assemble(
         label: (line.strategy, line.control) for label, line in plan.items()
     }
     table.attrs["scales"] = scales
+    present = set(table.scale.unique())
     table.attrs["scale"] = next(
-        (scale for scale in SCALES if scale in set(table.scale)),
+        (scale for scale in SCALES if scale in present),
         min(scales.values(), key=list(SCALES).index, default="smoke"),
     )
     table.attrs["reduced"] = [

@@ -92,7 +92,7 @@ class Recipe:
     one_shot_every: int = _budget(1)  # of the one-shot grid, every so manieth density
     effort: str = _budget("main")  # of `scales.EFFORTS`
     chosen: frozenset[str] = field(  # by `but`: scales leave these fields alone
-        default=frozenset(), init=False, compare=False, metadata={"budget": True}
+        default=frozenset(), init=False, metadata={"budget": True}
     )
 
     def __post_init__(self):

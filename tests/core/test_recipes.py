@@ -35,7 +35,7 @@ def test_a_key_says_what_decides_a_result_and_nothing_else():
     def key(recipe):
         return recipe.iterative().nodes("paper", 1)[1].key
 
-    assert key(lenet) == key(lenet.but(rounds=5, trials=9, draws=1))
+    assert key(lenet) == key(lenet.but(rounds=5, trials=9, draws=1)) == key(lenet.but(batch=60))
     changes = [
         {"learning_rate": 0.002},
         {"sizes": (300, 99)},
@@ -92,7 +92,14 @@ def test_scales_leave_alone_what_is_chosen():
     assert conv2.sweep(width=0.5).at("laptop").width == 0.5
     assert lenet.but(data="mnist").at("smoke").data == "mnist"
     assert conv2.but(iterations=10_000).at("laptop").iterations == 1_500
-    assert lenet.but(batch=60) == lenet, "a field that is set to what it was changes nothing else"
+
+
+def test_a_scale_leaves_alone_what_is_chosen_though_its_value_is_the_default():
+    """Whichever of two such lines is asked first."""
+    given, chosen = conv2.iterative(), conv2.but(width=1.0).iterative()
+    assert given.nodes("smoke", 1)[0].recipe.width == 0.125
+    assert chosen.nodes("smoke", 1)[0].recipe.width == 1
+    assert given.nodes("paper", 1) == chosen.nodes("paper", 1)
 
 
 def test_a_short_training_is_still_looked_at():
