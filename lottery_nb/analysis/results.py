@@ -101,7 +101,9 @@ class Committed:
     def places(self, keys: Iterable[str], shows: Iterable[str]) -> np.ndarray:
         """The places in `rows` of what is shown of trainings, in their order."""
         found = [self._places[key] for key in keys]
-        places = np.concatenate(found) if found else np.empty(0, int)
+        if not found:
+            return np.empty(0, int)
+        places = np.concatenate(found)
         metrics, names = self._metrics
         shown = np.isin(metrics[places], names.get_indexer(list(shows)))
         return places[~self._extra[places] | shown]

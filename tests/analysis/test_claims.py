@@ -297,6 +297,17 @@ def test_text_values_obey_the_rules_that_were_made_for_them():
             assert each.side(each.text) == "keeps", each.id
 
 
+def test_a_rule_that_the_papers_own_plot_breaks_says_so():
+    """A reader who sees the triangle outside the zone finds the reason beside it."""
+    broken = [
+        each
+        for each in claims.load()
+        if (plot := claims.on_papers_plot(each)) is not None and each.side(plot) != "keeps"
+    ]
+    assert len(broken) >= 10, "there are such claims"
+    assert not [each.id for each in broken if not each.erratum]
+
+
 def test_every_claim_has_a_figure():
     notebooks = {path.name[:5] for path in (ROOT / "notebooks").glob("fig*.ipynb")}
     assert {each.notebook for each in claims.load()} <= notebooks
