@@ -1,9 +1,16 @@
 """What several tests use."""
 
+import atexit
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 from lottery_nb import Recipe
-from lottery_nb.runs.store import ROOT
+from lottery_nb.core.lines import Line
+from lottery_nb.runs import runner
+from lottery_nb.runs.plans import requests_of
+from lottery_nb.runs.store import ROOT, Store
 
 # A Lenet that trains in a moment, on the embedded digits.
 tiny = Recipe(
@@ -17,6 +24,23 @@ tiny = Recipe(
     trials=2,
     draws=2,
 )
+
+
+def trained_store(folder: Path | None, *lines: Line) -> Store:
+    """A store with the trainings of lines; None: the one at hand. What several tests ask for is
+    trained once, and each has a copy."""
+    store = Store(folder)
+    shutil.copytree(_trained(lines), store.folder, dirs_exist_ok=True)
+    return store
+
+
+@cache
+def _trained(lines: tuple[Line, ...]) -> Path:
+    folder = Path(mkdtemp(prefix="lottery-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    plan = {str(i): line for i, line in enumerate(lines)}
+    runner.train_missing(requests_of([plan], "paper"), Store(folder))
+    return folder
 
 
 def import_path(test: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from shared import tiny
+from shared import tiny, trained_store
 
 from lottery_nb import lenet, resnet18
 from lottery_nb.analysis import tables
@@ -25,14 +25,8 @@ def trained_of(line, store):
 
 @pytest.fixture
 def store():
-    plan = {
-        "tickets": tiny.iterative(),
-        "reinit": tiny.iterative().reinitialised(2),
-        "one-shot": tiny.one_shot(),
-    }
-    store = Store()
-    runner.train_missing(requests_of([plan], "paper"), store)
-    return store
+    tickets = tiny.iterative()
+    return trained_store(None, tickets, tickets.reinitialised(2), tiny.one_shot())
 
 
 def test_each_round_starts_from_the_first_rounds_weights_under_its_mask(store, monkeypatch):
@@ -338,16 +332,8 @@ deep = resnet18.but(
 
 @pytest.fixture
 def deep_store():
-    store, plan = (
-        Store(),
-        {
-            "tickets": deep.iterative(),
-            "reinit": deep.iterative().reinitialised(),
-            "sparse": deep.random_sparse(),
-        },
-    )
-    runner.train_missing(requests_of([plan], "paper"), store)
-    return store
+    tickets = deep.iterative()
+    return trained_store(None, tickets, tickets.reinitialised(), deep.random_sparse())
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from shared import tiny
+from shared import tiny, trained_store
 
 from lottery_nb import LotteryError, lenet, load_ticket
 from lottery_nb.__main__ import main
@@ -24,9 +24,8 @@ def committed(tmp_path, monkeypatch):
     """A store with tickets, their masks exported, and then an empty store at hand."""
     monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "book" / "results"))
     monkeypatch.setitem(ticket_files.RECIPES, "lenet", tiny)
-    first = Store(tmp_path / "first")
+    first = trained_store(tmp_path / "first", *PLAN.values())
     monkeypatch.setenv("LOTTERY_STORE", str(first.folder))
-    runner.train_missing(requests_of([PLAN], "paper"), first)
     ticket_files.export({"fig99": PLAN}, "paper")
     monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "second"))
     return first
