@@ -70,6 +70,8 @@ RECIPES = [
     ({"adam_eps": 0}, "adam_eps is 0.0: it must be a number above 0"),
     ({"split_seed": -1}, "split_seed is -1: a whole number of 0 or more"),
     ({"split_seed": "a"}, "split_seed is 'a'"),
+    ({"rewind": 50_000}, "rewind is 50000: it must be 0, or .* to below the 50,000 iterations"),
+    ({"rewind": -1}, "rewind is -1"),
 ]
 DEEP_RECIPES = [
     ({"milestones": (20_000, 30_000)}, "milestones is .* lie before the end, iteration 30,000"),
@@ -80,6 +82,7 @@ DEEP_RECIPES = [
         "warmup is 30001: it must be a whole number from 0 to the 30,000 iterations",
     ),
     ({"warmup": 0.5}, "warmup is 0.5"),
+    ({"warmup": 20_000, "rewind": 500}, "from the end of the warm-up, iteration 20,000"),
     ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
     ({"optimiser": "adam"}, "momentum is 0.9: it belongs to sgd"),
     ({"optimiser": "adam", "momentum": 0.0}, "weight_decay is 0.0001: it belongs to sgd"),

@@ -84,14 +84,18 @@ class Node:
 
     @cached_property
     def origin(self) -> Node | None:
-        """The dense network of this trial where this node starts from its initial weights."""
-        needs = control_of(self.control).needs
-        return self.dense if self.round and "initial weights" in needs else None
+        """The dense network of this trial where this node starts from its initial weights, or, with
+        late rewinding, the beginning of its training, from whose final weights it starts."""
+        if not (self.round and "initial weights" in control_of(self.control).needs):
+            return None
+        rewind, dense = self.recipe.rewind, self.dense
+        return replace(dense, recipe=dense.recipe.until(rewind)) if rewind else dense
 
     @property
     def dense(self) -> Node:
         """The dense network of this trial."""
-        return Node(self.recipe, "iterative", "winning ticket", self.trial, 0)
+        recipe = replace(self.recipe, rewind=0) if self.recipe.rewind else self.recipe
+        return Node(recipe, "iterative", "winning ticket", self.trial, 0)
 
     @property
     def ticket(self) -> Node:
@@ -144,7 +148,10 @@ class Line:
 
     def with_control(self, control: str, draws: int = 1, noise: float = 0.0) -> Line:
         """A control on these tickets, `draws` times a ticket; control: of `tickets.CONTROLS`."""
-        control_of(control)
+        _require(
+            self.strategy == "iterative" or "mask" in control_of(control).needs,
+            f"{control} has as many weights as iterative rounds leave: ask it of an iterative line",
+        )
         return replace(self, control=control, draws=_count("draws", draws), noise=noise)
 
     def reinitialised(self, draws: int = 1) -> Line:
@@ -250,9 +257,12 @@ class Line:
 
     def node(self, recipe: Recipe, trial: int, round: int, draw: int = 0) -> Node:
         """One training of this line; recipe: at its scale. What strategies share is one node: the
-        dense network, and the first pruning of an iterative and a continued ticket."""
+        dense network, and the first pruning of an iterative and a continued ticket. The dense
+        network is never rewound."""
         same = round == 0 or (round == 1 and self.strategy == "continued")
         strategy = "iterative" if same else self.strategy
+        if round == 0 and recipe.rewind:
+            recipe = replace(recipe, rewind=0)
         return Node(recipe, strategy, self.control, trial, round, draw, self.noise)
 
     def _check_rates(self, recipe: Recipe, last: int) -> None:

@@ -61,11 +61,16 @@ def prune_globally(scores: Scores, mask: Mask, names: list[str], rate: float) ->
     the smallest in score, ties broken by position (the first layer's first go first). Source:
     paper, Section 4 and Appendix I.1.
     """
+    survivors = sum(int(mask[name].sum()) for name in names)
+    return keep_largest_globally(scores, mask, names, survivors - round(rate * survivors))
+
+
+def keep_largest_globally(scores: Scores, mask: Mask, names: list[str], count: int) -> Mask:
+    """A new mask in which the named layers have `count` survivors together: those of `mask` with
+    the largest scores, of equals the later ones; the other layers as they are."""
     together = torch.cat([scores[name].flatten() for name in names])
     alive = torch.cat([mask[name].flatten() for name in names])
-    survivors = int(alive.sum())
-    kept = _largest(together, alive, survivors - round(rate * survivors))
-    parts = kept.split([mask[name].numel() for name in names])
+    parts = _largest(together, alive, count).split([mask[name].numel() for name in names])
     return mask | {name: part.view_as(mask[name]) for name, part in zip(names, parts)}
 
 

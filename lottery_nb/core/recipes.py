@@ -85,6 +85,8 @@ class Recipe:
     pruned: str = "all"  # "all" | "conv" | "fc": which layers are pruned; "fc" has the output layer
     scope: str = "layerwise"  # "layerwise" | "global": of each layer, or of all convolutions
     criterion: str = "magnitude"  # of `masks.CRITERIA`: which weights go first
+    # Late rewinding: survivors go back to where the dense network was after so many iterations
+    rewind: int = 0
     one_shot_step: float = 0.025  # one-shot densities are that far apart (output layer: half)
     rounds: int = _budget(28)  # pruning rounds after the dense one
     trials: int = _budget(5)
@@ -220,12 +222,25 @@ class Recipe:
                 "iterations": iterations,
                 "evaluate_every": every,
                 "warmup": round(self.warmup * shrinks.iterations),
+                "rewind": math.ceil(self.rewind * shrinks.iterations),
                 "milestones": tuple(round(i * shrinks.iterations) for i in self.milestones),
                 "checkpoints": tuple(
                     every * round(i * shrinks.iterations / every) for i in self.checkpoints
                 ),
             }
         return replace(self, **changes)
+
+    def until(self, iterations: int) -> "Recipe":
+        """The beginning of this recipe's dense training: with it a network has, bit for bit, the
+        weights that it has after so many iterations of the whole."""
+        return replace(
+            self,
+            iterations=iterations,
+            evaluate_every=min(self.evaluate_every, iterations),
+            milestones=tuple(i for i in self.milestones if i < iterations),
+            checkpoints=(),
+            rewind=0,
+        )
 
     def is_reduced(self, scale: str) -> bool:
         """Whether a scale says little of the paper's network: it makes it narrower, or trains it
@@ -353,6 +368,12 @@ _TOGETHER: tuple[_Constraint, ...] = (
         "warmup",
         lambda v, r: isinstance(v, int) and 0 <= v <= r.iterations,
         "it must be a whole number from 0 to the {recipe.iterations:,} iterations of a training",
+    ),
+    (
+        "rewind",
+        lambda v, r: v == 0 or (is_count(v) and r.warmup <= v < r.iterations),
+        "it must be 0, or a whole number from the end of the warm-up, iteration {recipe.warmup:,}, "
+        "to below the {recipe.iterations:,} iterations of a training",
     ),
     (
         "milestones checkpoints",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from . import masks, networks
+from . import masks, networks, saliency
 from .errors import LotteryError
 from .seeds import generator
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .data import Split
     from .lines import Node
     from .masks import Mask
     from .networks import Layer
@@ -59,7 +60,7 @@ class Control:
 
     needs: of the trainings before it, any of "mask" (the final weights of the round before, which
     decide it), "initial weights" (of the dense network), "survivor counts" (how many weights the
-    ticket keeps in each layer); drawn: what `draws` counts, in words.
+    ticket keeps in each layer); and "training images"; drawn: what `draws` counts, in words.
     """
 
     make: Callable[[AtHand], tuple[Mask, Weights]]
@@ -177,18 +178,44 @@ def pruned_before_training(at: AtHand):
     return masks.keep_largest(magnitudes, at.full_mask, at.survivors), weights
 
 
+def _pruned_by(criterion: str) -> None:
+    """Register what a criterion of `saliency` keeps of the untrained network, as many weights in
+    all as the ticket has; the same mask shuffled within each layer, and with fresh weights (Frankle
+    et al. 2021)."""
+
+    @control(criterion, needs=("training images",))
+    def kept(at: AtHand):
+        return at.salient(criterion), at.dense_weights
+
+    @control(f"shuffled {criterion}", needs=("training images",))
+    def shuffled(at: AtHand):
+        counts = {name: int(layer.sum()) for name, layer in at.salient(criterion).items()}
+        random = generator("mask", *at.node.stream)
+        return masks.random_mask(at.full_mask, counts, random), at.dense_weights
+
+    @control(f"reinitialised {criterion}", needs=("training images",))
+    def reinitialised(at: AtHand):
+        return at.salient(criterion), at.fresh_weights()
+
+
+for _criterion in saliency.CRITERIA:
+    _pruned_by(_criterion)
+
+
 @dataclass(frozen=True)
 class AtHand:
     """What a control makes its mask and weights of.
 
     parent, origin: what `node.parent` and `node.origin` handed on, where the node has them; pruned:
-    in place of the parent, the mask that pruning it gave.
+    in place of the parent, the mask that pruning it gave; images: the training images, where the
+    control needs them.
     """
 
     node: Node
     parent: Outputs | None = None
     origin: Outputs | None = None
     pruned: Mask | None = None
+    images: Split | None = None
 
     @cached_property
     def full_mask(self) -> Mask:
@@ -213,8 +240,20 @@ class AtHand:
 
     @cached_property
     def dense_weights(self) -> Weights:
-        """The initial weights of the dense network."""
+        """The initial weights of the dense network; with late rewinding, those after the first
+        iterations of its training."""
+        if self.node.origin and self.node.recipe.rewind:
+            assert self.origin
+            return self.origin.final
         return self.origin.initial if self.origin else dense_weights(self.node)
+
+    def salient(self, criterion: str) -> Mask:
+        """The mask that a criterion of `saliency` leaves of the dense network before training."""
+        assert self.images
+        random = generator("examples", *self.node.dense.stream)  # the same at all densities
+        some = saliency.examples(self.images, random)
+        network = saliency.Untrained(self.node.recipe, self.dense_weights, *some)
+        return saliency.kept(criterion, network, self.node.recipe.remaining(self.node.round))
 
     @property
     def parent_final(self) -> Weights:
@@ -247,9 +286,10 @@ def make(
     parent: Outputs | None = None,
     origin: Outputs | None = None,
     pruned: Mask | None = None,
+    images: Split | None = None,
 ) -> Ticket:
     """The ticket of a node, or what its control makes of it; see `AtHand`."""
-    at = AtHand(node, parent, origin, pruned)
+    at = AtHand(node, parent, origin, pruned, images)
     mask, initial = control_of(node.control).make(at)
     weights = {
         name: value * mask[name] if name in mask else value.clone()

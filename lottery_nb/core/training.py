@@ -97,7 +97,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 @contextmanager
-def _arithmetic() -> Iterator[None]:
+def arithmetic() -> Iterator[None]:
     """What a training's bits and speed rest on, for this thread and until it ends."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -155,7 +155,7 @@ def train(
         done = int(begun[i]["iterations"][-1]) if i in begun else 0
         together.setdefault((_worth_packing(network, ticket, device), done), []).append(i)
     records: dict[int, Record] = {}
-    with _arithmetic(), torch.no_grad():
+    with arithmetic(), torch.no_grad():
         for (packed, done), group in together.items():
             share = len(group) / len(tickets)
             batch = _Batch([tickets[i] for i in group], packed, network, data, recipe, device)

@@ -18,6 +18,7 @@ from .. import core
 from ..core import data, masks, tickets, training
 from ..core.errors import LotteryError
 from ..core.lines import RESULTS_VERSION, Node
+from ..core.recipes import Recipe
 from ..core.tickets import Outputs, Ticket
 from .checkpoints import Checkpoints
 from .graph import Ancestry, Arrays
@@ -51,9 +52,7 @@ def train_batch(
     leave checkpoints, see `Checkpoints`.
     """
     recipe, test_curves = batch[0].node.recipe, TEST_CURVES in batch[0].needs
-    loaded = data.load(
-        recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, str(device)
-    )
+    loaded = data_of(recipe, str(device))
     made, parents = zip(
         *(ticket(request.node, ancestry) for request, ancestry in zip(batch, ancestries))
     )
@@ -136,9 +135,18 @@ def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
         return tickets.make(node, origin=began, pruned=mask), ancestry.parents or {}
     parent = outputs_of(ancestry.parent) if ancestry.parent else None
     origin = outputs_of(ancestry.origin) if ancestry.origin else None
+    images = None
+    if "training images" in tickets.control_of(node.control).needs:
+        images = data_of(node.recipe).train
     both = ((node.parent, parent), (node.origin, origin))
     told = {other.key: digests(outputs) for other, outputs in both if other and outputs}
-    return tickets.make(node, parent, origin), told
+    with training.arithmetic():
+        return tickets.make(node, parent, origin, images=images), told
+
+
+def data_of(recipe: Recipe, device: str = "cpu") -> data.Data:
+    """The data set that a recipe trains on."""
+    return data.load(recipe.data, recipe.scaling, recipe.validation, recipe.split_seed, device)
 
 
 def digests(left: Outputs) -> dict[str, str]:

@@ -140,7 +140,10 @@ def _unusable(path: Path, error: Exception) -> LotteryError:
 def given(node: Node) -> bool:
     """Whether a committed file has the mask of a node."""
     return (
-        bool(node.parent) and node.control != "continued training" and node.ticket.key in chains()
+        bool(node.parent)
+        and not node.recipe.rewind
+        and node.control != "continued training"
+        and node.ticket.key in chains()
     )
 
 
@@ -295,7 +298,9 @@ def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> lis
     wanted = with_ancestors(requests_of(plans.values(), scale, trials))
     nodes: dict[tuple, dict[int, Node]] = {}
     for node in (request.node for request in wanted.values()):
-        if node.control == "winning ticket" and node.key in store:
+        # The weights that rewinding goes back to are trained ones: no file could draw them again.
+        winning = node.control == "winning ticket" and not node.recipe.rewind
+        if winning and node.key in store:
             nodes.setdefault((node.recipe, node.strategy, node.trial), {})[node.round] = node
     said = []
     for (recipe, strategy, trial), rounds in nodes.items():

@@ -42,6 +42,15 @@ CONDITIONS = {
     ("iterative", "constants"): (COLOURS[7], "D", DASHED),
     ("iterative", "random signs"): (COLOURS[3], "v", DASHED),
     ("iterative", "flipped signs"): (COLOURS[6], "P", DASHED),
+    **{
+        ("iterative", f"{change}{criterion}"): look
+        for criterion in ("SNIP", "GraSP", "SynFlow", "initial magnitude")
+        for change, look in {
+            "": (COLOURS[4], "D", "-"),
+            "shuffled ": (COLOURS[3], "v", DASHED),
+            "reinitialised ": (COLOURS[1], "s", DASHED),
+        }.items()
+    },
     ("one-shot", "winning ticket"): (COLOURS[4], "D", "-"),
     ("one-shot", "random reinit"): (COLOURS[3], "v", DASHED),
     ("continued", "winning ticket"): (COLOURS[6], "P", "-"),

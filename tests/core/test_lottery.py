@@ -4,11 +4,12 @@ import pytest
 import torch
 from shared import tiny, trained_store
 
-from lottery_nb import lenet, resnet18
+from lottery_nb import LotteryError, lenet, resnet18
+from lottery_nb.__main__ import main
 from lottery_nb.analysis import tables
 from lottery_nb.core import data, masks, training
 from lottery_nb.core.seeds import generator
-from lottery_nb.runs import batch, graph, runner
+from lottery_nb.runs import batch, graph, runner, ticket_files
 from lottery_nb.runs.plans import Request, requests_of
 from lottery_nb.runs.store import Store
 
@@ -492,3 +493,41 @@ def test_pruned_weights_keep_the_signs_of_their_zeros(store):
             zeros, start = final[name][~mask], ticket.weights[name][~mask]
             assert torch.equal(zeros.view(torch.int32), start.view(torch.int32))
             assert torch.signbit(zeros).any()
+
+
+@pytest.mark.parametrize("recipe", [tiny.but(iterations=10), deep])
+def test_a_rewound_ticket_starts_where_the_dense_network_was(recipe):
+    """At an iteration between two evaluations: bit for bit what the whole dense training, looked at
+    there, had."""
+    rewound, store = recipe.but(rewind=5, trials=1), Store()
+    line = rewound.iterative()
+    runner.train_missing(requests_of([{"rewound": line}], "paper"), store)
+    dense = line.nodes("paper")[0]
+    engine = training._Batch(
+        [ticket_of(dense, store)],
+        (),
+        training.networks.build(recipe),
+        batch.data_of(recipe),
+        recipe.but(evaluate_every=5, checkpoints=(), milestones=()),
+        torch.device("cpu"),
+    )
+    with training.arithmetic(), torch.no_grad():
+        engine.train(0)
+    for node in line.nodes("paper")[1:]:
+        start = ticket_of(node, store)
+        for name, value in engine.weights.items():
+            assert torch.equal(start.weights[name], value[0] * start.mask.get(name, 1)), name
+        assert not torch.equal(
+            start.weights["output.weight"], ticket_of(dense, store).weights["output.weight"]
+        )
+    later = line.nodes("paper")[2]
+    assert later.parent.recipe.rewind == 5, "its mask is that of the rewound ticket before it"
+
+
+def test_a_rewound_ticket_is_not_exported_nor_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTERY_RESULTS", str(tmp_path / "book" / "results"))
+    line = tiny.but(rewind=2).iterative()
+    runner.train_missing(requests_of([{"rewound": line}], "paper"), Store())
+    with pytest.raises(LotteryError, match="has no tickets of it"):
+        ticket_files.export({"fig99": {"rewound": line}}, "paper")
+    assert main(["store", "verify"]) == 0

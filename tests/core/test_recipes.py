@@ -27,7 +27,7 @@ def test_defaults_stay_as_they_are():
         "prune_output": 0.1, "prune_conv": 0.1, "pruned": "all", "one_shot_step": 0.025,
         "rounds": 28, "trials": 5, "draws": 3, "one_shot_every": 1, "effort": "main",
         "augment": False, "checkpoints": (), "milestones": (), "scope": "layerwise", "warmup": 0,
-        "weight_decay": 0.0, "criterion": "magnitude",
+        "weight_decay": 0.0, "criterion": "magnitude", "rewind": 0,
     }  # fmt: skip
 
 
@@ -100,6 +100,19 @@ def test_a_scale_leaves_alone_what_is_chosen_though_its_value_is_the_default():
     assert given.nodes("smoke", 1)[0].recipe.width == 0.125
     assert chosen.nodes("smoke", 1)[0].recipe.width == 1
     assert given.nodes("paper", 1) == chosen.nodes("paper", 1)
+
+
+def test_rewinding_shares_the_dense_network_and_scales_with_the_training():
+    line = lenet.but(rewind=500).iterative()
+    dense, first, second = line.nodes("laptop", 1)[:3]
+    assert dense.key == lenet.iterative().nodes("laptop", 1)[0].key
+    assert first.parent.key == dense.key
+    assert second.parent.key == first.key
+    assert (first.recipe.rewind, first.origin.recipe.iterations) == (120, 120)
+    assert first.origin.recipe.evaluate_every == 100
+    assert lenet.but(rewind=500).iterative().nodes("smoke", 1)[1].recipe.rewind == 1
+    reinit = line.reinitialised().nodes("laptop", 1)[0]
+    assert (reinit.origin, reinit.parent.key) == (None, dense.key)
 
 
 def test_a_short_training_is_still_looked_at():
