@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import LotteryError
-from ..core.lines import CURVES, TEST_STOP, Line, Node, any_distribution
+from ..core.lines import CURVES, PATH, TEST_STOP, Line, Node, any_distribution
 from ..core.scales import SCALES
 from ..runs.graph import parents_of, with_ancestors
 from ..runs.plans import Plan, Request, requests_of
 from ..runs.runner import stored
 from ..runs.store import Store, results_folder
 from .distributions import distribution
+from .paths import accuracy_on_path, error_barrier
 
 NUMBERS = {"trial", "draw", "round", "density", "iteration", "x", "value", "seconds"}
 LINEAGE = (
@@ -210,15 +211,19 @@ def _unusable(path: Path, why: str) -> LotteryError:
 
 def extra(rows: pd.DataFrame) -> pd.Series:
     """Which rows are shown only by lines that ask for them."""
-    return rows.metric.isin((*CURVES, *TEST_STOP)) | rows.x.notna()
+    return rows.metric.isin((*CURVES, *TEST_STOP, *PATH)) | rows.x.notna()
 
 
 def readable(store: Store, request: Request) -> bool:
-    """Whether the store has all that a training's rows are made of: distributions are over what its
-    dense network began as."""
-    return stored(store, request) and (
-        not any_distribution(request.shows) or request.node.dense.key in store
-    )
+    """Whether the store has all that a training's rows are made of."""
+    return stored(store, request) and all(other.key in store for other in made_with(request))
+
+
+def made_with(request: Request) -> list[Node]:
+    """Of which trainings the rows of one are made besides: distributions are over what its dense
+    network began as, and a path leads from the training in another order."""
+    dense = [request.node.dense] if any_distribution(request.shows) else []
+    return dense + ([request.node.start_of_path] if request.shows & {*PATH} else [])
 
 
 def rows_of(node: Node, store: Store, shows: Iterable[str]) -> pd.DataFrame:
@@ -235,12 +240,17 @@ def rows_of(node: Node, store: Store, shows: Iterable[str]) -> pd.DataFrame:
                 (metric, int(iteration), np.nan, float(value))
                 for iteration, value in zip(arrays["iterations"], arrays[metric])
             ]
-        elif metric not in TEST_STOP:
+        elif metric not in (*TEST_STOP, *PATH):
             origin = store.needed_arrays(node.dense.key)
             rows += [
                 (metric, end, x, value)
                 for x, value in distribution(metric, store.needed_arrays(node.key), origin)
             ]
+    if {*PATH} & {*shows}:
+        start, arrays = (store.needed_arrays(n.key) for n in (node.start_of_path, node))
+        path = accuracy_on_path(node.recipe, start, arrays)
+        rows.append((PATH[0], end, np.nan, error_barrier(path)))
+        rows += [(PATH[1], end, place, accuracy) for place, accuracy in path]
     who = {
         name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density")
     }

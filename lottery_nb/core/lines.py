@@ -25,6 +25,9 @@ RESULTS_VERSION = 1
 # evaluated every `evaluate_every` iterations.
 CURVES = ("test_accuracy", "val_loss", "val_accuracy")
 TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
+# On the straight line between the weights of two trainings: how far the error rises above that of
+# its ends, and test accuracy at places from 0 to 1.
+PATH = ("error_barrier", "test_accuracy_on_path")
 DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket",
     "growth in the ticket", "growth outside the ticket", "incoming connections",
@@ -58,7 +61,8 @@ class Node:
     """One training.
 
     recipe: already at its scale; strategy: "iterative" | "one-shot" | "continued"; control: of
-    `tickets.CONTROLS`; round: counts prunings (one-shot: steps of the grid of densities).
+    `tickets.CONTROLS`; round: counts prunings (one-shot: steps of the grid of densities); order: 0,
+    or the number of another training of the same ticket, on batches in another order.
     """
 
     recipe: Recipe
@@ -68,6 +72,7 @@ class Node:
     round: int
     draw: int = 0
     noise: float = 0.0
+    order: int = 0
 
     @cached_property
     def parent(self) -> Node | None:
@@ -80,7 +85,12 @@ class Node:
         if before == 0:
             return self.dense
         control = "continued training" if self.strategy == "continued" else "winning ticket"
-        return replace(self, control=control, round=before, draw=0, noise=0.0)
+        return replace(self, control=control, round=before, draw=0, noise=0.0, order=0)
+
+    @cached_property
+    def start_of_path(self) -> Node:
+        """The training in order 1 of the same network."""
+        return replace(self, order=1)
 
     @cached_property
     def origin(self) -> Node | None:
@@ -100,7 +110,7 @@ class Node:
     @property
     def ticket(self) -> Node:
         """The winning ticket of this trial and round, whose mask its controls have."""
-        return replace(self, control="winning ticket", draw=0, noise=0.0)
+        return replace(self, control="winning ticket", draw=0, noise=0.0, order=0)
 
     @cached_property
     def rates(self) -> dict[str, float]:
@@ -120,6 +130,11 @@ class Node:
         return (*who, self.noise) if self.noise else who
 
     @cached_property
+    def batches(self) -> tuple:
+        """The names that seed the order of its batches."""
+        return ("order", *self.stream, *([self.order] if self.order else []))
+
+    @cached_property
     def key(self) -> str:
         """A readable prefix and a hash of all that decides the result, and of nothing else."""
         spec = {
@@ -127,10 +142,12 @@ class Node:
             "control": self.control, "trial": self.trial, "round": self.round, "draw": self.draw,
         }  # fmt: skip
         spec |= {"noise": self.noise} if self.noise else {}
+        spec |= {"order": self.order} if self.order else {}
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
         control = f"{self.control} {self.noise:g}" if self.noise else self.control
         kind = f"{self.strategy}-{control.replace(' ', '-')}"
         place = f"t{self.trial}-r{self.round:02d}" + (f"-d{self.draw}" if self.draw else "")
+        place += f"-o{self.order}" if self.order else ""
         return f"{self.recipe.network}-{self.recipe.data}-{kind}-{place}-{digest}"
 
 
@@ -143,6 +160,7 @@ class Line:
     control: str = "winning ticket"
     draws: int = 1  # controls with a random part: so many a ticket
     noise: float = 0.0  # of the control "noise", in deviations of a layer's initial weights
+    order: int = 0  # of batches: 0, or the number of another training of the same tickets
     rounds: tuple[int, ...] | None = None  # None: all of the recipe's
     shows: tuple[str, ...] = ()  # what its table has beside the usual measures
 
@@ -171,6 +189,21 @@ class Line:
             f"noise is {sigmas!r}: it must be a number above 0",
         )
         return self.with_control("noise", draws, float(sigmas))
+
+    def trained_again(self, order: int = 1) -> Line:
+        """The same networks, from the same weights, trained on batches in another order; order: a
+        number of 1 or more for each. Their weights are kept."""
+        return replace(self, order=_count("order", order))
+
+    def with_path(self) -> Line:
+        """Show what lies on the straight line between the trained weights of two orders, of 1 and
+        of this one: `PATH` (Frankle et al. 2020, arXiv:1912.05671)."""
+        _require(
+            self.order > 1,
+            f"a path leads here from order 1, and this line is of order {self.order}: ask for "
+            "trained_again(2) first",
+        )
+        return replace(self, shows=(*self.shows, *PATH))
 
     def at_rounds(self, *rounds: int) -> Line:
         """Only these rounds are drawn (the rounds they stand on are trained all the same)."""
@@ -263,7 +296,7 @@ class Line:
         strategy = "iterative" if same else self.strategy
         if round == 0 and recipe.rewind:
             recipe = replace(recipe, rewind=0)
-        return Node(recipe, strategy, self.control, trial, round, draw, self.noise)
+        return Node(recipe, strategy, self.control, trial, round, draw, self.noise, self.order)
 
     def _check_rates(self, recipe: Recipe, last: int) -> None:
         for kind, rate in self.node(recipe, 0, last).rates.items():

@@ -295,7 +295,7 @@ def make(
         name: value * mask[name] if name in mask else value.clone()
         for name, value in initial.items()
     }
-    return Ticket(mask, weights, order=("order", *node.stream))
+    return Ticket(mask, weights, order=node.batches)
 
 
 def prune(node: Node, parent: Outputs) -> Mask:

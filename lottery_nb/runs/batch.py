@@ -189,6 +189,7 @@ def _record(node: Node, ticket: Ticket, record: training.Record) -> dict:
         "round": node.round,
         "draw": node.draw,
         "noise": node.noise,
+        "order": node.order,
         "recipe": {"version": RESULTS_VERSION, **node.recipe.identity},
         "density": masks.density(ticket.mask),
         "iterations": node.recipe.iterations,
@@ -202,10 +203,10 @@ def _record(node: Node, ticket: Ticket, record: training.Record) -> dict:
 
 
 def _arrays(node: Node, ticket: Ticket, record: training.Record) -> Arrays:
-    """Curves always; the mask and final parameters where a later round may stand on them; initial
-    ones of round 0."""
+    """Curves always; the mask and final parameters where a later round may stand on them, or a path
+    leads to them; initial ones of round 0."""
     arrays = dict(record.curves)
-    if node.control in KEPT:
+    if node.control in KEPT or node.order:
         arrays |= {f"mask/{name}": np.packbits(mask.numpy()) for name, mask in ticket.mask.items()}
         arrays |= {f"final/{name}": value.numpy() for name, value in record.weights.items()}
         if node.round == 0:

@@ -19,8 +19,9 @@ def node_of(record: dict) -> Node:
     """The node that a record is of; raises LotteryError where its key is another."""
     identity = dict(record["recipe"])
     version = identity.pop("version")
-    told = (record[name] for name in ("strategy", "control", "trial", "round", "draw", "noise"))
-    node = Node(Recipe.of_identity(identity), *told)
+    names = ("strategy", "control", "trial", "round", "draw", "noise")
+    told = {name: record[name] for name in names} | {"order": record.get("order", 0)}
+    node = Node(Recipe.of_identity(identity), **told)
     if version != RESULTS_VERSION or node.key != record["key"]:
         raise LotteryError(
             f"{record['key']} is a key of other code: here its recipe has the key {node.key}"

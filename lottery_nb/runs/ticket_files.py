@@ -299,7 +299,7 @@ def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> lis
     nodes: dict[tuple, dict[int, Node]] = {}
     for node in (request.node for request in wanted.values()):
         # The weights that rewinding goes back to are trained ones: no file could draw them again.
-        winning = node.control == "winning ticket" and not node.recipe.rewind
+        winning = node.control == "winning ticket" and not node.recipe.rewind and not node.order
         if winning and node.key in store:
             nodes.setdefault((node.recipe, node.strategy, node.trial), {})[node.round] = node
     said = []

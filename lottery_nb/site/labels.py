@@ -13,12 +13,12 @@ MOST = 5  # names in a panel; more are read more easily in a legend
 COVERS, COVERS_PAPERS, STRANGER, FROM_END = 4.0, 1.0, 60.0, 0.08  # what a place costs
 
 
-def name_lines(ax: Axes, lines: dict[str, Line2D]) -> bool:
-    """Write each name in the colour of its line beside it; whether there was room for all of them,
-    else none is written. The figure's layout must be done, and the axes' limits final."""
+def name_lines(ax: Axes, lines: dict[str, Line2D]) -> list[Text] | None:
+    """Write each name in the colour of its line beside it; None, and nothing written, where there
+    is no room for all. The figure's layout must be done, and the axes' limits final."""
     places = {name: _places(ax, line) for name, line in lines.items()}
     if len(lines) > MOST or any(not len(place) for place in places.values()):
-        return False
+        return None
     others = [_places(ax, line) for line in ax.lines if line not in lines.values()]
     behind = np.concatenate([*others, np.empty((0, 2))])
     taken = [text.get_window_extent().extents for text in ax.texts if text.get_text()]
@@ -32,13 +32,13 @@ def name_lines(ax: Axes, lines: dict[str, Line2D]) -> bool:
         if found is None:
             for each in [*written, text]:
                 each.remove()
-            return False
+            return None
         at, middle = found
         text.xy = ax.transData.inverted().transform(at)
         text.set_position((middle - at) * 72 / ax.figure.dpi)
         taken.append(text.get_window_extent().extents)
         written.append(text)
-    return True
+    return written
 
 
 def _places(ax: Axes, line: Line2D) -> np.ndarray:

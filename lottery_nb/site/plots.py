@@ -7,6 +7,7 @@ Everything takes the tidy table of `run`. Densities are drawn as percentages, ac
 """
 
 import re
+from itertools import chain
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -66,6 +67,8 @@ LABELS = {
     "test_accuracy_at_end": "Test accuracy at the end (%)",
     "train_accuracy_at_end": "Training accuracy at the end (%)",
     "test_accuracy_at_start": "Test accuracy before training (%)",
+    "error_barrier": "Error barrier (points)",
+    "test_accuracy_on_path": "Test accuracy on the path (%)",
     "test_accuracy": "Test accuracy (%)",
     "val_accuracy": "Validation accuracy (%)",
     "val_loss": "Validation loss",
@@ -319,6 +322,38 @@ def metric_vs_number(
         look = {"color": COLOURS[i], "marker": MARKERS[i], "elinewidth": 0.8, "capsize": 1.5}
         bar = ax.errorbar(points.x, points["mean"], bars, label=label, **look)
         keep(ax, Drawn(label, bar, points, none))
+
+
+def path(table: pd.DataFrame, ax: Axes, round: int, lines: list[str]) -> None:
+    """Draw test accuracy on the straight line between two trainings of each network of a round.
+
+    A point is the mean over trials and draws, its bar their minimum to maximum.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `run`.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    round : int
+        Which pruning round.
+    lines : list of str
+        Lines that show paths.
+    """
+    metric = "test_accuracy_on_path"
+    rows = table[(table.metric == metric) & (table["round"] == round)]
+    conditions = table.attrs.get("conditions", {})
+    for i, name in enumerate(lines):
+        points = _spread(rows[rows.line == name], "x", _factor(metric))
+        if len(points):
+            look = _look(i, lines, False, False, conditions, lines)
+            bars = _bars(points)
+            of = points.x, points["mean"], bars
+            bar = ax.errorbar(*of, label=name, elinewidth=0.8, capsize=1.5, **look)
+            keep(ax, Drawn(name, bar, points, points[:0]))
+    if len(rows):
+        ax.set_title(f"On the path, {100 * rows.density.iloc[0]:.1f} % of the weights")
+    ax.set(xlabel="Place between the two trainings", ylabel=LABELS[metric])
 
 
 def receptive_fields(rows: pd.DataFrame, ax: Axes, side: int = 28) -> None:
@@ -1025,8 +1060,9 @@ def legend(
     short = put(listed=False)
     figure.draw_without_rendering()  # so that panels have their places
     beside = [labels.name_lines(ax, {each.name: each.line for each in drawn(ax)}) for ax in axes]
-    if not all(beside):
-        short.remove()
+    if None in beside:
+        for each in (short, *chain.from_iterable(filter(None, beside))):
+            each.remove()
         put(listed=True)
 
 

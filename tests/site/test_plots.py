@@ -365,6 +365,18 @@ def test_more_lines_than_can_be_named_are_listed():
     assert not ax.texts
 
 
+def test_names_stand_beside_lines_in_every_panel_or_in_none():
+    figure, (room, none) = plots.panels(1, 2)
+    for ax, count in ((room, 2), (none, labels.MOST + 1)):
+        for i in range(count):
+            line = ax.errorbar([0, 1], [i, i], label=str(i))
+            told = pd.DataFrame({"x": [0, 1], "mean": [i, i], "trained": [1, 1]})
+            readings.keep(ax, readings.Drawn(str(i), line, told, told[:0]))
+    plots.legend(figure, [room, none])
+    assert len(figure.legends) == 1
+    assert not room.texts and not none.texts
+
+
 def test_pairs_share_a_colour_and_differ_in_dash(table):
     _, [ax] = plots.panels(1, 1)
     table.attrs["conditions"] = {}  # two settings, not two conditions
