@@ -8,8 +8,10 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 SIZE = 8  # points
+GRID = 6  # pixels between the places that are tried for a mark
 STEP = 3  # pixels between the places of a line that are looked at
 MOST = 5  # names in a panel; more are read more easily in a legend
+MARK = "mark"  # the gid of an arrow and of the number beside it
 COVERS, COVERS_PAPERS, STRANGER, FROM_END = 4.0, 1.0, 60.0, 0.08  # what a place costs
 
 
@@ -21,7 +23,8 @@ def name_lines(ax: Axes, lines: dict[str, Line2D]) -> list[Text] | None:
         return None
     others = [_places(ax, line) for line in ax.lines if line not in lines.values()]
     behind = np.concatenate([*others, np.empty((0, 2))])
-    taken = [text.get_window_extent().extents for text in ax.texts if text.get_text()]
+    told = [text for text in ax.texts if text.get_text() and text.get_gid() != MARK]
+    taken = [text.get_window_extent().extents for text in told]
     room, written = ax.bbox.extents, []
     # Those that end first choose first, as those that go on have more places left.
     for name in sorted(lines, key=lambda name: places[name][:, 0].max()):
@@ -39,6 +42,36 @@ def name_lines(ax: Axes, lines: dict[str, Line2D]) -> list[Text] | None:
         taken.append(text.get_window_extent().extents)
         written.append(text)
     return written
+
+
+def place_mark(ax: Axes) -> None:
+    """Move the number of a panel's mark to where it covers least, near its arrow, with a thin line
+    to it from further away. The figure's layout must be done, and the axes' limits final."""
+    marked = next((line for line in ax.lines if line.get_gid() == MARK), None)
+    text = next((text for text in ax.texts if text.get_gid() == MARK), None)
+    if marked is None or text is None:
+        return
+    arrow, box = _places(ax, marked), text.get_window_extent()
+    if not len(arrow):
+        return
+    points = np.concatenate([_places(ax, line) for line in ax.lines])
+    taken = [each.get_window_extent().extents for each in ax.texts if each is not text]
+    half = np.array([box.width, box.height]) / 2 + 2
+    (left, bottom), (right, top) = ax.bbox.min + half, ax.bbox.max - half
+    least, found = np.inf, None
+    for middle in np.mgrid[left:right:GRID, bottom:top:GRID].reshape(2, -1).T:
+        low, high = middle - half, middle + half
+        if any((low < other[2:]).all() and (high > other[:2]).all() for other in taken):
+            continue
+        cost = COVERS * _within(points, low, high) + _distance(arrow, middle, half)
+        if cost < least:
+            least, found = cost, middle
+    if found is None:
+        text.remove()
+        return
+    at = arrow[np.hypot(*(arrow - found).T).argmin()]
+    text.xy = ax.transData.inverted().transform(at)
+    text.set_position((found - at) * 72 / ax.figure.dpi)
 
 
 def _places(ax: Axes, line: Line2D) -> np.ndarray:

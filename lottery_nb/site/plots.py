@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from ..analysis import claims
 from ..analysis import paper as papers
 from . import labels
 from .readings import Drawn, drawn, keep
@@ -84,6 +85,7 @@ SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
 EDGE = {"constant_values": 0.25}  # between the units of `receptive_fields`
 UNTRAINED = "not trained at this scale yet"
+INK = "#333333"  # of what a claim measures
 # Percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 LEARNED = 20
 BEHIND = {"linewidth": 1.0, "alpha": 0.6, "zorder": 0.6, "gid": "paper"}  # the paper's mean
@@ -279,6 +281,8 @@ def metric_vs_density(
         ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
+    if paper and not weights:
+        _mark_the_claim(ax, table, metric, paper, trained.intersection(lines or names), factor)
     if not trained:
         ax.annotate(
             UNTRAINED,
@@ -1054,16 +1058,18 @@ def legend(
 
     if at is not None:
         at.set_axis_off()
+    key = put(listed)
     if listed:
-        put(listed=True)
         return
-    short = put(listed=False)
     figure.draw_without_rendering()  # so that panels have their places
     beside = [labels.name_lines(ax, {each.name: each.line for each in drawn(ax)}) for ax in axes]
     if None in beside:
-        for each in (short, *chain.from_iterable(filter(None, beside))):
+        for each in (key, *chain.from_iterable(filter(None, beside))):
             each.remove()
         put(listed=True)
+        figure.draw_without_rendering()
+    for ax in axes:
+        labels.place_mark(ax)
 
 
 def _untrained(table: pd.DataFrame) -> list[str]:
@@ -1297,6 +1303,46 @@ def _mark_the_diverged(
             zorder=5,
             label=DIVERGED,
         )
+
+
+def _mark_the_claim(
+    ax: Axes, table: pd.DataFrame, metric: str, figure: str, lines: set[str], factor: float
+) -> None:
+    """The first of the figure's claims that compares two of the panel's points, where it happens:
+    an arrow from what it compares with, and our number."""
+    for row in claims.verdicts(figure, table).itertuples():
+        of, against = row.claim.places
+        shown = {of["metric"], against["metric"]} == {metric}
+        compares = row.claim.no_effect is not None and of.get("density") != 1
+        if row.outcome == "not tested" or not shown or not compares:
+            continue
+        ends = [_point(table, place, factor) for place in (against, of)]
+        if {of["line"], against["line"]} <= lines and None not in ends:
+            break
+    else:
+        return
+    (from_x, from_y), (x, y) = ends
+    if from_x != x:
+        ax.hlines(from_y, *sorted((from_x, x)), color=INK, linewidth=0.8, linestyle=":", zorder=4)
+    head = {"marker": "^" if y > from_y else "v", "markersize": 4, "markevery": [1]}
+    ax.plot([x, x], [from_y, y], color=INK, linewidth=1.0, zorder=5, gid=labels.MARK, **head)
+    ax.annotate(
+        f"{row.claim.show(row.ours)} at {x:.3g} %", (x, (y + from_y) / 2), (0, 0), ha="center",
+        va="center", textcoords="offset points", fontsize=labels.SIZE, fontweight="bold",
+        color=INK, zorder=6, gid=labels.MARK, annotation_clip=False,
+        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
+    )  # fmt: skip
+
+
+def _point(table: pd.DataFrame, place: dict, factor: float) -> tuple[float, float] | None:
+    """Where a claim's place is drawn; None where it is no single round of a line."""
+    rows = table[(table.line == place["line"]) & (table.metric == place["metric"])]
+    density = place.get("density")
+    if not isinstance(density, int | float) or rows.empty:
+        return None
+    nearest = rows["round"][(rows.density - density).abs().idxmin()]
+    rows = rows[rows["round"] == nearest]
+    return 100 * rows.density.iloc[0], factor * rows.value.mean()
 
 
 def _mark_the_end(ax: Axes, table: pd.DataFrame, factor: float) -> None:

@@ -9,7 +9,7 @@ from shared import tiny
 
 from lottery_nb import run
 from lottery_nb.analysis import paper
-from lottery_nb.site import labels, plots, readings
+from lottery_nb.site import labels, notebooks, plots, readings
 
 matplotlib.use("agg")
 
@@ -336,6 +336,29 @@ def test_a_legend_tells_where_some_points_have_fewer_networks(table):
     )
     plots.legend(figure, [ax])
     assert figure.legends[0].get_title().get_text() == "n = 1 to 2"
+
+
+def test_a_claim_is_marked_where_it_happens(monkeypatch):
+    """The arrow leads from the dense network's mean to the ticket's, and the number is the
+    claim's."""
+    monkeypatch.delenv("LOTTERY_RESULTS")
+    [figure] = notebooks.named(["fig04"])
+    table = run(figure.plan, scale="committed", quiet=True)
+    _, [ax] = plots.panels(1, 1)
+    plots.early_stop_vs_density(table, ax, paper="fig04")
+    plots.legend(ax.figure, [ax])
+    [arrow] = [line for line in ax.lines if line.get_gid() == labels.MARK]
+    [text] = [text for text in ax.texts if text.get_gid() == labels.MARK]
+    rows = table[(table.line == "winning ticket (iterative)")]
+    means = rows[rows.metric == "early_stop_iteration"].groupby("round").value.mean()
+    assert arrow.get_ydata() == pytest.approx([means[0] / 1000, means[7] / 1000])
+    assert arrow.get_xdata() == pytest.approx([21.07, 21.07], abs=0.01)
+    number, unit = text.get_text().split(" ", 1)
+    assert unit == "% at 21.1 %"
+    # The claim's is the mean over trials of their ratios.
+    assert float(number.replace("−", "-")) == pytest.approx(100 * (means[7] / means[0] - 1), abs=6)
+    where = text.get_window_extent()
+    assert ax.bbox.contains(*where.min) and ax.bbox.contains(*where.max)
 
 
 def test_names_stand_beside_their_own_line_and_in_its_panel():
