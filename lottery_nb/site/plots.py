@@ -414,7 +414,12 @@ def learning_curves(table: pd.DataFrame, metric: str, paper: str | None = None) 
 
 
 def speed_and_accuracy(
-    table: pd.DataFrame, accuracy: str, stop: str = "early_stop_iteration", columns: int = 2, **how
+    table: pd.DataFrame,
+    accuracy: str,
+    stop: str = "early_stop_iteration",
+    columns: int = 2,
+    apart: bool = False,
+    **how,
 ) -> Figure:
     """Two panels over density, when training would stop early and an accuracy, with a legend.
 
@@ -428,6 +433,8 @@ def speed_and_accuracy(
         The left panel's, in thousands of iterations; see `early_stop_vs_density`.
     columns : int
         Of the legend.
+    apart : bool
+        The paper's curves in two panels of their own below, on the same axes: for many lines.
     **how
         What else `metric_vs_density` takes, such as ``paper="fig04"``.
 
@@ -451,10 +458,20 @@ def speed_and_accuracy(
         table = run(plan, scale="committed")
         plots.speed_and_accuracy(table, "test_accuracy_at_early_stop", paper="fig04")
     """
-    figure, axes = panels(1, 2)
-    early_stop_vs_density(table, axes[0], stop, **how)
-    accuracy_vs_density(table, axes[1], accuracy, **how)
-    legend(figure, axes, columns=columns, untrained=_untrained(table))
+    apart = apart and table.attrs["scale"] != "smoke"
+    figure, axes = panels(1 + apart, 2)
+    ours = how | {"paper": None} if apart else how
+    early_stop_vs_density(table, axes[0], stop, **ours)
+    accuracy_vs_density(table, axes[1], accuracy, **ours)
+    for ax, below, metric in zip(axes, axes[2:], (stop, accuracy)):
+        _papers_alone(table, below, metric, **how)
+        left, right = zip(ax.get_xlim(), below.get_xlim())  # large networks are at the left
+        low, high = zip(ax.get_ylim(), below.get_ylim())
+        for each, name in ((ax, "Ours"), (below, "The paper")):
+            title = LABELS[metric]
+            each.set_title(f"{name}: {title[0].lower()}{title[1:]}")
+            each.set(xlim=(max(left), min(right)), ylim=(min(low), max(high)))
+    legend(figure, axes[:2], columns=columns, untrained=_untrained(table))
     return figure
 
 
@@ -727,7 +744,7 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure
 
 def _papers_alone(table: pd.DataFrame, ax: Axes, metric: str, paper: str, **how) -> None:
     """Draw the paper's curves of the lines that we trained, in the looks that ours have."""
-    names = list(table.attrs["lines"])
+    names, weights, factor = list(table.attrs["lines"]), how.get("weights"), _factor(metric)
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     for i, name in enumerate(names):
         points = theirs[(theirs.line == name)].sort_values("density")
@@ -736,12 +753,11 @@ def _papers_alone(table: pd.DataFrame, ax: Axes, metric: str, paper: str, **how)
         conditions = table.attrs.get("conditions", {})
         ordered, paired = how.get("ordered", False), how.get("paired", False)
         look = _look(i, names, ordered, paired, conditions, names)
-        ax.plot(100 * points.density, 100 * points["mean"], **look | {"markersize": 2.5})
-        ax.fill_between(
-            100 * points.density, 100 * points["min"], 100 * points["max"],
-            color=look["color"], alpha=0.13, linewidth=0,
-        )  # fmt: skip
-    _density_axis(ax, log=True)
+        x = points.density * (weights[name] / 1000 if weights else 100)
+        ax.plot(x, factor * points["mean"], **look | {"markersize": 2.5})
+        low, high = factor * points["min"], factor * points["max"]
+        ax.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+    _weights_axis(ax) if weights else _density_axis(ax, log=True)
 
 
 def distributions(
