@@ -13,12 +13,12 @@ import pandas as pd
 from ..core.errors import LotteryError
 from ..runs.store import ROOT
 
+FILE = ROOT / "book" / "paper_curves.csv"
+
 
 @cache
 def _points() -> pd.DataFrame:
-    return pd.read_csv(
-        ROOT / "book" / "paper_curves.csv", dtype={"title": str, "line": str, "round": "Int64"}
-    )
+    return pd.read_csv(FILE, dtype={"title": str, "line": str, "round": "Int64"})
 
 
 def plots(figure: str) -> bool:

@@ -21,7 +21,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from ..analysis import distances, paper, results, tables
+from ..analysis import claims, distances, paper, results, tables
 from ..core.errors import LotteryError
 from ..core.scales import SCALES
 from ..runs.runner import commit
@@ -148,7 +148,7 @@ def _made_of(notebook: Notebook, scale: str) -> str:
     """A digest of all that a notebook's page is made of."""
     networks = {line.recipe.network for line in notebook.plan.values()}
     where = results_folder() or PAGES
-    files = [notebook.path, ROOT / "book" / "claims.yml", ROOT / "book" / "paper_curves.csv"]
+    files = [notebook.path, claims.FILE, claims.LATER, paper.FILE]
     files += sorted(PACKAGE.rglob("*.py"))
     files += sorted(path for name in networks for path in where.glob(f"{name}-*.parquet"))
     digest = hashlib.sha256(scale.encode())
