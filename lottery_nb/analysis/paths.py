@@ -52,6 +52,21 @@ def accuracy_on_path(recipe: Recipe, start: Arrays, end: Arrays) -> list[tuple[f
     return found
 
 
+def similarity(start: Arrays, end: Arrays) -> float:
+    """The cosine of the angle between the surviving weights of two trainings of one network, all
+    layers together: 1 where they are the same but for their length, 0 where they have nothing in
+    common."""
+    one, other = (
+        np.concatenate([a[f"final/{name}"].ravel() for name in _weights(start)])
+        for a in (start, end)
+    )
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def _weights(arrays: Arrays) -> list[str]:
+    return [name.removeprefix("mask/") for name in arrays if name.startswith("mask/")]
+
+
 def error_barrier(path: list[tuple[float, float]]) -> float:
     """How far the error on a path of accuracies rises above the mean error of its two ends, a
     fraction; 0 where it does not."""

@@ -27,7 +27,7 @@ from ..runs.plans import Plan, Request, requests_of
 from ..runs.runner import stored
 from ..runs.store import Store, results_folder
 from .distributions import distribution
-from .paths import accuracy_on_path, error_barrier
+from .paths import accuracy_on_path, error_barrier, similarity
 
 NUMBERS = {"trial", "draw", "round", "density", "iteration", "x", "value", "seconds"}
 LINEAGE = (
@@ -250,7 +250,8 @@ def rows_of(node: Node, store: Store, shows: Iterable[str]) -> pd.DataFrame:
         start, arrays = (store.needed_arrays(n.key) for n in (node.start_of_path, node))
         path = accuracy_on_path(node.recipe, start, arrays)
         rows.append((PATH[0], end, np.nan, error_barrier(path)))
-        rows += [(PATH[1], end, place, accuracy) for place, accuracy in path]
+        rows.append((PATH[1], end, np.nan, similarity(start, arrays)))
+        rows += [(PATH[2], end, place, accuracy) for place, accuracy in path]
     who = {
         name: record[name] for name in ("strategy", "control", "trial", "draw", "round", "density")
     }

@@ -26,8 +26,8 @@ RESULTS_VERSION = 1
 CURVES = ("test_accuracy", "val_loss", "val_accuracy")
 TEST_STOP = ("early_stop_iteration_test", "test_accuracy_at_early_stop_test")
 # On the straight line between the weights of two trainings: how far the error rises above that of
-# its ends, and test accuracy at places from 0 to 1.
-PATH = ("error_barrier", "test_accuracy_on_path")
+# its ends, the cosine of the surviving weights of the two, and test accuracy at places from 0 to 1.
+PATH = ("error_barrier", "similarity_of_ends", "test_accuracy_on_path")
 DISTRIBUTIONS = (
     "initial weights", "movement in the ticket", "movement outside the ticket",
     "growth in the ticket", "growth outside the ticket", "incoming connections",

@@ -69,6 +69,7 @@ LABELS = {
     "train_accuracy_at_end": "Training accuracy at the end (%)",
     "test_accuracy_at_start": "Test accuracy before training (%)",
     "error_barrier": "Error barrier (points)",
+    "similarity_of_ends": "Cosine of the two trainings' weights",
     "test_accuracy_on_path": "Test accuracy on the path (%)",
     "test_accuracy": "Test accuracy (%)",
     "val_accuracy": "Validation accuracy (%)",
@@ -1141,7 +1142,7 @@ def _factor(metric: str) -> float:
     """From a metric to the units that pictures have: thousands of iterations, percent."""
     if metric.startswith("early_stop_iteration"):
         return 1e-3
-    return 1 if "inputs" in metric else 100
+    return 1 if "inputs" in metric or "similarity" in metric else 100
 
 
 def _spread(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:

@@ -76,6 +76,23 @@ def test_a_point_of_the_path_is_the_network_of_the_weights_between(table):
     assert barrier == pytest.approx(high - low)
 
 
+def test_similarity_is_the_cosine_of_what_survives(table):
+    store, rows = Store(table[0]), table[1]
+    for node in PLAN["again"].nodes("paper"):
+        one, other = (
+            torch.cat([left.final[name][mask] for name, mask in left.mask.items()])
+            for left in (
+                batch.outputs_of(store.arrays(each.key)) for each in (node.start_of_path, node)
+            )
+        )
+        mine = rows[(rows.node == node.key) & (rows.metric == "similarity_of_ends")]
+        expected = torch.nn.functional.cosine_similarity(one, other, 0).item()
+        assert mine.value.item() == pytest.approx(expected, abs=1e-5)
+        assert 0 < expected < 1
+    start = store.arrays(node.key)
+    assert paths.similarity(start, start) == pytest.approx(1)
+
+
 def test_a_barrier_is_how_far_the_error_rises_above_the_mean_of_its_ends():
     assert paths.error_barrier([(0, 0.9), (0.5, 0.6), (1, 0.8)]) == pytest.approx(0.25)
     assert paths.error_barrier([(0, 0.9), (0.5, 0.95), (1, 0.9)]) == 0
