@@ -56,15 +56,9 @@ def similarity(start: Arrays, end: Arrays) -> float:
     """The cosine of the angle between the surviving weights of two trainings of one network, all
     layers together: 1 where they are the same but for their length, 0 where they have nothing in
     common."""
-    one, other = (
-        np.concatenate([a[f"final/{name}"].ravel() for name in _weights(start)])
-        for a in (start, end)
-    )
+    names = [name.replace("mask/", "final/") for name in start if name.startswith("mask/")]
+    one, other = (np.concatenate([a[name].ravel() for name in names]) for a in (start, end))
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
-
-
-def _weights(arrays: Arrays) -> list[str]:
-    return [name.removeprefix("mask/") for name in arrays if name.startswith("mask/")]
 
 
 def error_barrier(path: list[tuple[float, float]]) -> float:

@@ -74,6 +74,10 @@ class Node:
     noise: float = 0.0
     order: int = 0
 
+    def __post_init__(self):
+        if self.round == 0 and self.recipe.rewind:  # the dense network is never rewound
+            object.__setattr__(self, "recipe", replace(self.recipe, rewind=0))
+
     @cached_property
     def parent(self) -> Node | None:
         """The training whose final weights decide this node's mask: none where no training does."""
@@ -104,8 +108,7 @@ class Node:
     @property
     def dense(self) -> Node:
         """The dense network of this trial."""
-        recipe = replace(self.recipe, rewind=0) if self.recipe.rewind else self.recipe
-        return Node(recipe, "iterative", "winning ticket", self.trial, 0)
+        return Node(self.recipe, "iterative", "winning ticket", self.trial, 0)
 
     @property
     def ticket(self) -> Node:
@@ -290,12 +293,9 @@ class Line:
 
     def node(self, recipe: Recipe, trial: int, round: int, draw: int = 0) -> Node:
         """One training of this line; recipe: at its scale. What strategies share is one node: the
-        dense network, and the first pruning of an iterative and a continued ticket. The dense
-        network is never rewound."""
+        dense network, and the first pruning of an iterative and a continued ticket."""
         same = round == 0 or (round == 1 and self.strategy == "continued")
         strategy = "iterative" if same else self.strategy
-        if round == 0 and recipe.rewind:
-            recipe = replace(recipe, rewind=0)
         return Node(recipe, strategy, self.control, trial, round, draw, self.noise, self.order)
 
     def _check_rates(self, recipe: Recipe, last: int) -> None:

@@ -126,8 +126,9 @@ def kept(criterion: str, network: Untrained, remaining: int) -> Mask:
 
 
 def examples(split: Split, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`EXAMPLES` training images of each class and their labels, drawn at random, on the CPU."""
+    """`EXAMPLES` training images of each class and their labels, drawn at random; split: on the
+    CPU."""
     order = torch.randperm(len(split.labels), generator=random)
-    labels = split.labels.cpu()[order]
+    labels = split.labels[order]
     places = torch.cat([order[labels == each][:EXAMPLES] for each in range(CLASSES)])
-    return split.images[places.to(split.images.device)].cpu(), split.labels.cpu()[places]
+    return split.images[places], split.labels[places]

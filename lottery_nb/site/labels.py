@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 SIZE = 8  # points
 GRID = 6  # pixels between the places that are tried for a mark
@@ -36,9 +36,7 @@ def name_lines(ax: Axes, lines: dict[str, Line2D]) -> list[Text] | None:
             for each in [*written, text]:
                 each.remove()
             return None
-        at, middle = found
-        text.xy = ax.transData.inverted().transform(at)
-        text.set_position((middle - at) * 72 / ax.figure.dpi)
+        _move(text, *found)
         taken.append(text.get_window_extent().extents)
         written.append(text)
     return written
@@ -61,7 +59,7 @@ def place_mark(ax: Axes) -> None:
     least, found = np.inf, None
     for middle in np.mgrid[left:right:GRID, bottom:top:GRID].reshape(2, -1).T:
         low, high = middle - half, middle + half
-        if any((low < other[2:]).all() and (high > other[:2]).all() for other in taken):
+        if _overlaps(low, high, taken):
             continue
         cost = COVERS * _within(points, low, high) + _distance(arrow, middle, half)
         if cost < least:
@@ -69,9 +67,13 @@ def place_mark(ax: Axes) -> None:
     if found is None:
         text.remove()
         return
-    at = arrow[np.hypot(*(arrow - found).T).argmin()]
-    text.xy = ax.transData.inverted().transform(at)
-    text.set_position((found - at) * 72 / ax.figure.dpi)
+    _move(text, arrow[np.hypot(*(arrow - found).T).argmin()], found)
+
+
+def _move(text: Annotation, at: np.ndarray, middle: np.ndarray) -> None:
+    """Put the middle of a text there, and what it points at to `at`, in pixels."""
+    text.xy = text.axes.transData.inverted().transform(at)
+    text.set_position((middle - at) * 72 / text.axes.figure.dpi)
 
 
 def _places(ax: Axes, line: Line2D) -> np.ndarray:
@@ -120,7 +122,7 @@ def _best(
             low, high = middle - half - 1, middle + half + 1
             if (low < room[:2]).any() or (high > room[2:]).any():
                 continue
-            if any((low < box[2:]).all() and (high > box[:2]).all() for box in taken):
+            if _overlaps(low, high, taken):
                 continue
             cost = FROM_END * (end - at[0]) + COVERS_PAPERS * _within(behind, low, high)
             cost += COVERS * sum(_within(line, low, high) for line in ours)
@@ -130,6 +132,11 @@ def _best(
             if cost < least:
                 least, found = cost, (at, middle)
     return found
+
+
+def _overlaps(low: np.ndarray, high: np.ndarray, boxes: list[np.ndarray]) -> bool:
+    """Whether a box from `low` to `high` and one of several overlap."""
+    return any((low < box[2:]).all() and (high > box[:2]).all() for box in boxes)
 
 
 def _within(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> int:

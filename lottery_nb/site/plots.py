@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from ..analysis import claims
 from ..analysis import paper as papers
+from ..core import saliency
 from . import labels
 from .readings import Drawn, drawn, keep
 
@@ -46,7 +47,7 @@ CONDITIONS = {
     ("iterative", "flipped signs"): (COLOURS[6], "P", DASHED),
     **{
         ("iterative", f"{change}{criterion}"): look
-        for criterion in ("SNIP", "GraSP", "SynFlow", "initial magnitude")
+        for criterion in saliency.CRITERIA
         for change, look in {
             "": (COLOURS[4], "D", "-"),
             "shuffled ": (COLOURS[3], "v", DASHED),
