@@ -6,8 +6,6 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from tqdm import tqdm
-
 from .analysis import results
 from .core.errors import FailedTrainings, LotteryError
 from .core.scales import SCALES, check_scale
@@ -235,6 +233,8 @@ def _list(options) -> None:
 
 
 def _verify(options) -> int:
+    from tqdm import tqdm
+
     from .runs import lineage  # torch
 
     store = Store()

@@ -10,6 +10,7 @@ compared. The evidence: the scale of the trainings, or that the network is a red
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -356,13 +357,14 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     claims, points, scales_of = _of(figure), {}, {}
     wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
     if wanted and len(table):
-        told = table.metric.isin({metric for _, metric in wanted}).to_numpy()
-        rows_told = table[told].reindex(columns=["line", "metric", "scale", *POINT])
+        told = table.reindex(columns=["line", "metric", "scale", *POINT])
+        told.attrs = {}  # pandas copies them at every step
+        told = told[told.metric.isin({metric for _, metric in wanted})]
         # Trials as numbers: -1 where nothing is trained and there are none.
-        columns = {name: rows_told[name].to_numpy(float) for name in POINT}
+        columns = {name: told[name].to_numpy(float) for name in POINT}
         columns["trial"] = np.nan_to_num(columns["trial"], nan=-1)
-        scales = rows_told.scale.to_numpy()
-        for place, which in rows_told.groupby(["line", "metric"], observed=True).indices.items():
+        scales = told.scale.to_numpy()
+        for place, which in told.groupby(["line", "metric"], observed=True).indices.items():
             if place in wanted:
                 points[place] = _chosen(columns, which)
                 scales_of[place] = set(scales[which])
@@ -423,13 +425,10 @@ def check(figure: str, lines: Iterable[str]) -> None:
 def counts(sheets: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """How many of the claims of some figures have which outcome (a row each) by which evidence (a
     column each); those not tested have none and stand in the column ""."""
-    every = pd.concat(sheets)
-    return (
-        every.groupby(["outcome", "evidence"])
-        .size()
-        .unstack(fill_value=0)
-        .reindex(index=list(OUTCOMES), columns=[*EVIDENCE, ""], fill_value=0)
-    )
+    found = Counter(pair for sheet in sheets for pair in zip(sheet.outcome, sheet.evidence))
+    columns = [*EVIDENCE, ""]
+    rows = [[found[outcome, evidence] for evidence in columns] for outcome in OUTCOMES]
+    return pd.DataFrame(rows, list(OUTCOMES), columns)
 
 
 def _of(notebook: str) -> list[Claim]:

@@ -12,6 +12,7 @@ trained anew.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -67,18 +68,22 @@ class Committed:
     @cached_property
     def held(self) -> dict[str, frozenset[str]]:
         """Of each training, the metrics it has beside the usual ones."""
-        nodes = self.trainings.index
-        beside = self.rows[extra(self.rows)].groupby("node", observed=True).metric.unique()
-        return {key: frozenset(beside.get(key, ())) for key in nodes}
+        beside: dict[str, set[str]] = {}
+        pairs = self.rows.loc[extra(self.rows), ["node", "metric"]].drop_duplicates()
+        for key, metric in zip(pairs.node, pairs.metric):
+            beside.setdefault(key, set()).add(metric)
+        return {key: frozenset(beside.get(key, ())) for key in self.trainings.index}
 
     @cached_property
     def trainings(self) -> pd.DataFrame:
         """A row a training, by its key: what is the same in all its rows."""
         return self.rows.drop_duplicates("node").set_index("node")[["scale", "trial", *PROVENANCE]]
 
-    @cached_property
-    def _most_trials(self) -> int:
-        return int(self.rows.trial.max()) + 1
+    @cache  # noqa: B019
+    def _trials(self, network: str) -> int:
+        """The most trials that a training of a network has."""
+        own = self.trainings.index.str.startswith(f"{network}-")
+        return int(self.trainings.trial[own].max()) + 1 if own.any() else 0
 
     def serves(self, request: Request) -> bool:
         """Whether a training is there with all that is shown of it."""
@@ -105,9 +110,11 @@ class Committed:
         if not found:
             return np.empty(0, int)
         places = np.concatenate(found)
-        metrics, names = self._metrics
-        shown = np.isin(metrics[places], names.get_indexer(list(shows)))
-        return places[~self._extra[places] | shown]
+        chosen = ~self._extra[places]
+        if shows := list(shows):
+            metrics, names = self._metrics
+            chosen |= np.isin(metrics[places], names.get_indexer(shows))
+        return places[chosen]
 
     @cache  # noqa: B019 (as many live as the committed files had states)
     def nodes(self, line: Line, scale: str, trials: int | None = None) -> list[Node]:
@@ -118,8 +125,9 @@ class Committed:
             own, shows = line.recipe.at(scale).trials, frozenset(line.shows)
             asked += [
                 node
-                for node in line.nodes(scale, self._most_trials)
-                if node.trial >= own and self.serves(Request(node, shows))
+                for trial in range(own, self._trials(line.recipe.network))
+                for node in line.of_trial(scale, trial)
+                if self.serves(Request(node, shows))
             ]
         return sorted(asked, key=lambda node: (node.round, node.trial, node.draw))
 
@@ -137,11 +145,12 @@ class Committed:
 
     def _is_whole(self, line: Line, scale: str) -> bool:
         enough, shows = min(ENOUGH, line.recipe.at(scale).trials), frozenset(line.shows)
-        trials: dict[int, list[Node]] = {}
-        for node in line.nodes(scale, max(enough, self._most_trials)):
-            trials.setdefault(node.trial, []).append(node)
-        whole = (all(self.serves(Request(n, shows)) for n in nodes) for nodes in trials.values())
-        return 0 < enough <= sum(whole)
+        whole = (
+            all(self.serves(Request(node, shows)) for node in line.of_trial(scale, trial))
+            for trial in range(max(enough, self._trials(line.recipe.network)))
+        )
+        any_asked = bool(enough and line.nodes(scale, 1))
+        return any_asked and len(list(islice(filter(None, whole), enough))) == enough
 
     def _share(self, line: Line, scale: str) -> float:
         """How much of a line is there."""

@@ -18,7 +18,7 @@ from ..core.lines import Node
 from ..core.networks import kind_of
 from ..core.recipes import Recipe
 from ..core.scales import SCALES, check_scale
-from ..runs.plans import Plan, Request, request, requests_of
+from ..runs.plans import Plan, Request, check, request, requests_of
 from ..runs.runner import train_missing
 from ..runs.store import Store
 from . import results
@@ -108,7 +108,7 @@ def of_committed(
 
     scale: None takes each line's best, "laptop" where there is none.
     """
-    requests_of([plan], "smoke")  # a plan that is none is named before its lines are used
+    check(plan)
     held = committed()
     scales = {label: scale or held.best_scale(line) or "laptop" for label, line in plan.items()}
     nodes = {label: held.nodes(line, scales[label], trials) for label, line in plan.items()}
@@ -164,8 +164,10 @@ def _assemble(
                 fresh.append(rows.assign(line=label, scale=scales[label]))
     counts = [len(each) for each in places]
     table = held.rows.take(np.concatenate([np.empty(0, int), *places])).assign(
-        line=pd.Categorical(np.repeat(list(plan), counts), list(plan)),
-        scale=pd.Categorical(np.repeat([scales[label] for label in plan], counts)),
+        line=pd.Categorical.from_codes(np.repeat(range(len(plan)), counts), list(plan)),
+        scale=pd.Categorical.from_codes(
+            np.repeat([list(SCALES).index(scales[label]) for label in plan], counts), list(SCALES)
+        ),
     )
     if fresh:
         table = pd.concat([table, *fresh] if len(table) else fresh)

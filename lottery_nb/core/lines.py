@@ -6,16 +6,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .errors import LotteryError
 from .tickets import control_of
 
 if TYPE_CHECKING:
+    from .networks import Layer
     from .recipes import Recipe
 
 # Raised when the meaning of a result changes for the same recipe; every key then changes with it.
@@ -265,13 +265,16 @@ class Line:
             _count(
                 "trials", trials, "give a whole number of 1 or more, or None for the scale's own"
             )
-        return list(self._nodes(scale, trials))
+        return list(self._nodes(scale, trials or self.recipe.at(scale).trials))
 
     @lru_cache(maxsize=10_000)  # noqa: B019 (a plan asks again and again; one node keeps its key)
-    def _nodes(self, scale: str, trials: int | None) -> tuple[Node, ...]:
+    def _nodes(self, scale: str, trials: int) -> list[Node]:
+        nodes = (node for trial in range(trials) for node in self.of_trial(scale, trial))
+        return sorted(nodes, key=lambda node: (node.round, node.trial, node.draw))
+
+    def of_trial(self, scale: str, trial: int) -> Iterator[Node]:
+        """The trainings of one trial, in order of rounds."""
         recipe = self.recipe.at(scale)
-        if trials is None:
-            trials = recipe.trials
         one_shot = self.strategy == "one-shot"
         grid = recipe.one_shot_grid if one_shot else range(recipe.rounds + 1)
         rounds = [r for r in grid if self.rounds is None or r in self.rounds]
@@ -284,12 +287,9 @@ class Line:
             draws = 1
         else:
             rounds = [r for r in rounds if r]  # a control of the dense network is another such
-        return tuple(
-            self.node(recipe, trial, r, draw)
-            for r in rounds
-            for trial in range(trials)
-            for draw in range(draws)
-        )
+        for r in rounds:
+            for draw in range(draws):
+                yield self.node(recipe, trial, r, draw)
 
     def node(self, recipe: Recipe, trial: int, round: int, draw: int = 0) -> Node:
         """One training of this line; recipe: at its scale. What strategies share is one node: the
@@ -352,13 +352,18 @@ def _check_something_is_left(recipe: Recipe, rounds: int) -> None:
             f"{recipe.remaining(rounds):,} weights left",
         )
         return
-    ladder = pairwise(recipe.survivors(r) for r in range(rounds + 1))
-    for r, (before, after) in enumerate(ladder):
-        for layer in recipe.layers:
-            network = f"sizes {recipe.sizes}" if recipe.sizes else recipe.network
-            _require(
-                after[layer.weight] < before[layer.weight] or not recipe.rates[layer.kind],
-                f"{rounds} rounds are too many for {network}: after {r} of them {layer.name} is "
-                f"down to {before[layer.weight]} weights, of which a round prunes none; ask for "
-                f"rounds={r} at most",
-            )
+
+    def idle(round: int) -> Layer | None:
+        """A layer of which a round prunes nothing, though it should."""
+        before, after = recipe.survivors(round - 1), recipe.survivors(round)
+        pruned = (layer for layer in recipe.layers if recipe.rates[layer.kind])
+        return next((x for x in pruned if after[x.weight] == before[x.weight]), None)
+
+    if rounds and idle(rounds):  # a round prunes no more than the one before it
+        left, layer = next((r, layer) for r in range(rounds) if (layer := idle(r + 1)))
+        network = f"sizes {recipe.sizes}" if recipe.sizes else recipe.network
+        raise LotteryError(
+            f"{rounds} rounds are too many for {network}: after {left} of them {layer.name} is "
+            f"down to {recipe.survivors(left)[layer.weight]} weights, of which a round prunes "
+            f"none; ask for rounds={left} at most"
+        )

@@ -9,7 +9,7 @@ open. The paper's own recipes stand at the end.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from . import masks, networks
@@ -209,6 +209,11 @@ class Recipe:
         scale, fewer at others (paper, Appendix G)."""
         return self.but(**{"effort": "sweep", "trials": 3, **changes})
 
+    def __hash__(self) -> int:
+        # Of what most recipes differ in: a hash of all forty fields takes longer than a look-up.
+        return hash((self.network, self.iterations, self.learning_rate, self.sizes, self.prune_fc))
+
+    @lru_cache(maxsize=10_000)  # noqa: B019 (a scale has few recipes)
     def at(self, scale: str) -> "Recipe":
         """This recipe shrunk to a scale, save what `but` has set; raises for an unknown one."""
         family = networks.kind_of(self.network).family

@@ -42,7 +42,7 @@ def requests_of(plans: Iterable[Plan], scale: str, trials: int | None = None) ->
     check_scale(scale)
     plans = list(plans)
     for plan in plans:
-        _check(plan)
+        check(plan)
     lines = (line for plan in plans for line in plan.values())
     return joined({n.key: request(n, line) for n in line.nodes(scale, trials)} for line in lines)
 
@@ -56,7 +56,8 @@ def joined(parts: Iterable[dict[str, Request]]) -> dict[str, Request]:
     return requests
 
 
-def _check(plan: Plan) -> None:
+def check(plan: Plan) -> None:
+    """Raises LotteryError for what is no plan."""
     if not isinstance(plan, dict):
         raise LotteryError(
             f"a plan is a dict of lines by their labels, not a {type(plan).__name__}"

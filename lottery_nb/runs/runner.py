@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from ..core import data
 from ..core.errors import FailedTrainings, LotteryError
@@ -25,6 +25,9 @@ from .executors import Executor, ThisProcess, Work
 from .graph import Ancestry, Frontier, parents_of, with_ancestors
 from .plans import Request
 from .store import ROOT, Store
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 TRIES = 2
 ELSEWHERE = 1.0  # seconds between looks at what another process has under its locks
@@ -85,7 +88,7 @@ class _Run:
         frontier: Frontier,
         store: Store,
         executor: Executor,
-        bar: tqdm,
+        bar: "tqdm",
         watch: Callable[[], None],
     ):
         self.frontier, self._store, self._executor, self._bar, self._watch = (
@@ -255,7 +258,9 @@ def _report(request: Request, error: Exception) -> str:
     return f"failed twice: {node.key}\n  {spec}\n{''.join(traceback.format_exception(error))}"
 
 
-def _bar(total: int, quiet: bool) -> tqdm:
+def _bar(total: int, quiet: bool) -> "tqdm":
+    from tqdm import tqdm  # only what trains needs it
+
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tqdm(
         total=total,

@@ -95,12 +95,13 @@ def remaining(store: Store | None = None) -> Remaining:
     """
     held = results.committed()
     wanted = {figure: _requests(figure) for figure in figures()}
+    took = held.trainings.seconds.to_dict()
     rates: dict[tuple, list[float]] = {}
 
     def done(request: Request) -> bool:
         key, recipe = request.node.key, request.node.recipe
         if held.serves(request):
-            seconds = held.trainings.seconds[key]
+            seconds = took[key]
         elif store and stored(store, request):
             seconds = store.needed_record(key)["seconds"]
         else:
