@@ -90,6 +90,15 @@ def random_mask(mask: Mask, counts: dict[str, int], generator: torch.Generator) 
     return keep_largest(scores, mask, counts)
 
 
+def shuffled_by_input(mask: Mask, generator: torch.Generator) -> Mask:
+    """Each input of a layer keeps as many weights as it has in `mask`, to units at random."""
+    orders = {
+        name: torch.rand(layer.shape, generator=generator, dtype=torch.float64).argsort(0)
+        for name, layer in mask.items()
+    }
+    return {name: layer.gather(0, orders[name]) for name, layer in mask.items()}
+
+
 def _largest(scores: Tensor, mask: Tensor, count: int) -> Tensor:
     """Which `count` of the survivors of `mask` have the largest scores, what is no number among
     them; without a full sort."""

@@ -181,7 +181,7 @@ def pruned_before_training(at: AtHand):
 def _pruned_by(criterion: str) -> None:
     """Register what a criterion of `saliency` keeps of the untrained network, as many weights in
     all as the ticket has; the same mask shuffled within each layer, and with fresh weights (Frankle
-    et al. 2021)."""
+    et al. 2021); and shuffled among the units of each input."""
 
     @control(criterion, needs=("training images",))
     def kept(at: AtHand):
@@ -192,6 +192,11 @@ def _pruned_by(criterion: str) -> None:
         counts = {name: int(layer.sum()) for name, layer in at.salient(criterion).items()}
         random = generator("mask", *at.node.stream)
         return masks.random_mask(at.full_mask, counts, random), at.dense_weights
+
+    @control(f"shuffled by input {criterion}", needs=("training images",))
+    def shuffled_by_input(at: AtHand):
+        random = generator("mask", *at.node.stream)
+        return masks.shuffled_by_input(at.salient(criterion), random), at.dense_weights
 
     @control(f"reinitialised {criterion}", needs=("training images",))
     def reinitialised(at: AtHand):

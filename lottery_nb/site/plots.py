@@ -51,6 +51,7 @@ CONDITIONS = {
         for change, look in {
             "": (COLOURS[4], "D", "-"),
             "shuffled ": (COLOURS[3], "v", DASHED),
+            "shuffled by input ": (COLOURS[6], "P", DASHED),
             "reinitialised ": (COLOURS[1], "s", DASHED),
         }.items()
     },

@@ -114,3 +114,17 @@ def test_random_masks_have_the_counts_asked_for_at_random_positions():
     assert not torch.equal(one["a"], other["a"])
     halves = one["a"][:5].sum(), one["a"][5:].sum()
     assert abs(halves[0] - halves[1]) < 50, "positions are spread evenly"
+
+
+def test_shuffled_by_input_each_input_keeps_its_count_and_each_layer_its_shape():
+    given = {
+        "fc": torch.rand(30, 20, generator=generator("given")) < torch.linspace(0, 1, 20),
+        "conv": torch.rand(16, 3, 3, 3, generator=generator("given")) < 0.3,
+    }
+    one, other = (masks.shuffled_by_input(given, generator("shuffle", draw)) for draw in range(2))
+    for name, layer in given.items():
+        assert one[name].shape == layer.shape
+        assert torch.equal(one[name].sum(0), layer.sum(0)), "of each input"
+        assert not torch.equal(one[name].flatten(1).sum(1), layer.flatten(1).sum(1)), "of each unit"
+        assert not torch.equal(one[name], other[name])
+    assert torch.equal(one["fc"][:, 19], given["fc"][:, 19]), "what has all keeps all"

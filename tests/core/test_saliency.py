@@ -119,6 +119,7 @@ def test_a_step_keeps_the_largest_of_the_whole_network():
 def test_masks_have_the_tickets_density_and_what_their_name_says(criterion):
     first, again = ticket(node(criterion)), ticket(node(criterion))
     shuffled = ticket(node(f"shuffled {criterion}"))
+    by_input = ticket(node(f"shuffled by input {criterion}"))
     fresh = ticket(node(f"reinitialised {criterion}"))
     dense = tickets.dense_weights(node(criterion))
     counts = {name: int(mask.sum()) for name, mask in first.mask.items()}
@@ -128,9 +129,11 @@ def test_masks_have_the_tickets_density_and_what_their_name_says(criterion):
         assert torch.equal(mask, again.mask[name])
         assert torch.equal(mask, fresh.mask[name])
         assert mask.all() or not torch.equal(mask, shuffled.mask[name])
+        assert torch.equal(mask.sum(0), by_input.mask[name].sum(0))
         assert torch.equal(first.weights[name], dense[name] * mask)
         assert torch.equal(shuffled.weights[name], dense[name] * shuffled.mask[name])
         assert not torch.equal(fresh.weights[name], first.weights[name])
+    assert not torch.equal(by_input.mask["fc1.weight"], first.mask["fc1.weight"])
     other = ticket(node(criterion, trial=1))
     assert not torch.equal(other.mask["fc1.weight"], first.mask["fc1.weight"])
 
