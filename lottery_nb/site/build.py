@@ -8,28 +8,28 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from multiprocessing import get_context
 from pathlib import Path
-from textwrap import fill
 
 import nbformat
 import numpy as np
 import pandas as pd
 
-from ..analysis import claims, distances, paper, results, tables
+from ..analysis import claims, distances, paper, tables
 from ..core.errors import LotteryError
 from ..core.scales import SCALES
 from ..runs.runner import commit
 from ..runs.store import ROOT, results_folder
 from . import pages, progress, scoreboard
 from .notebooks import FOLDER, Notebook, chapters, environment, every, execute, named
+from .pages import PAGES
 
-PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
+PLAYGROUND = FOLDER / "playground.ipynb"
 STATIC = PAGES / "static"  # what pages load that is made here
 FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 PACKAGE = ROOT / "lottery_nb"
@@ -49,7 +49,7 @@ def build() -> Path:
     PAGES.mkdir(parents=True, exist_ok=True)
     if not any(PAGES.glob("*.stamp")):
         (PAGES / "built.md").write_text(pages.built(datetime.now(UTC), commit()))
-    paths = [notebook.path for notebook in every()]
+    paths = [PLAYGROUND, *(notebook.path for notebook in every())]  # the longest first
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
@@ -57,7 +57,6 @@ def build() -> Path:
         except BaseException:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
-    _make_playground(PAGES / "playground.ipynb")
     _draw_pictures()
     sheets = progress.judged()
     for name, markdown in _included(sheets).items():
@@ -101,31 +100,45 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
 
 
 def _make_page(path: Path) -> None:
-    """Execute a notebook for the book, unless its page is made of what it would be made of now."""
+    """Make a notebook's page, unless it is made of what it would be made of now."""
     notebook = Notebook(path)
-    scale = tables.BEST if notebook.committed_scale else "smoke"
     page, stamp = PAGES / f"{notebook.name}.ipynb", PAGES / f"{notebook.name}.stamp"
-    made_of = _made_of(notebook, scale)
+    if path == PLAYGROUND:
+        made_of = _made_of(path, set(), os.environ.get("GITHUB_REPOSITORY", ""))
+        said, make = "as it trains here", partial(_make_playground, notebook)
+    else:
+        scale = tables.BEST if notebook.committed_scale else "smoke"
+        networks = {line.recipe.network for line in notebook.plan.values()}
+        made_of = _made_of(path, networks, scale)
+        said = f"at {notebook.committed_scale or scale} scale"
+        make = partial(_make_notebook, notebook, scale)
     if page.exists() and stamp.exists() and stamp.read_text() == made_of:
         return
-    print(f"{notebook.name} at {notebook.committed_scale or scale} scale", flush=True)
+    print(notebook.name, said, flush=True)
     stamp.unlink(missing_ok=True)
+    make(page)
+    stamp.write_text(made_of)
+
+
+def _make_notebook(notebook: Notebook, scale: str, page: Path) -> None:
+    """The page of what a notebook shows at a scale."""
+    ours = "from lottery_nb.site import pictures"
+    first, last = f"{ours}; pictures.watch()", f"{ours}; pictures.keep({notebook.name!r}, table)"
     with _sources(notebook):
-        execute(notebook, {"scale": scale}, page)
+        kept = json.loads(execute(notebook, {"scale": scale}, page, first, last))
     as_run = PAGES / "run" / page.name
     as_run.parent.mkdir(exist_ok=True)
     shutil.copyfile(page, as_run)
     _link(page, notebook.name)
-    _offer(notebook, scale, page)
-    stamp.write_text(made_of)
+    _offer(notebook, scale, page, kept)
 
 
-def _make_playground(page: Path) -> None:
+def _make_playground(notebook: Notebook, page: Path) -> None:
     """The playground's page: the ticket lab, which trains in the reader's browser, then the
     notebook as it runs here."""
     from . import ticket_lab
 
-    execute(Notebook(FOLDER / "playground.ipynb"), {}, page)
+    execute(notebook, {}, page)
     digits = ticket_lab.digits()
     STATIC.mkdir(exist_ok=True)
     (STATIC / "ticket-digits.js").write_text(ticket_lab.digits_script(digits))
@@ -144,54 +157,23 @@ def _sources(notebook: Notebook):
     return environment(LOTTERY_MISSING="skip" if notebook.committed_scale else "train")
 
 
-def _made_of(notebook: Notebook, scale: str) -> str:
-    """A digest of all that a notebook's page is made of."""
-    networks = {line.recipe.network for line in notebook.plan.values()}
+def _made_of(path: Path, networks: set[str], said: str) -> str:
+    """A digest of all that a notebook's page is made of: its file, what is `said` to it, the
+    package, and what is committed of networks and of the paper."""
     where = results_folder() or PAGES
-    files = [notebook.path, claims.FILE, claims.LATER, paper.FILE]
-    files += sorted(PACKAGE.rglob("*.py"))
+    files = [path, claims.FILE, claims.LATER, paper.FILE, *sorted(PACKAGE.rglob("*.py"))]
     files += sorted(path for name in networks for path in where.glob(f"{name}-*.parquet"))
-    digest = hashlib.sha256(scale.encode())
+    digest = hashlib.sha256(said.encode())
     for path in files:
         digest.update(path.read_bytes() if path.exists() else b"none")
     return digest.hexdigest()
 
 
-def _offer(notebook: Notebook, scale: str, page: Path) -> None:
-    """Put a notebook's picture and numbers beside its page, to download, and name them at the
-    page's end.
-
-    Its cells are run once more, in this process: as PNG for slides and the gallery, SVG for print,
-    CSV for a table of one's own.
-    """
-    import matplotlib
-
-    backend = matplotlib.get_backend()
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    code = [f"scale, trials = {scale!r}, None"]
-    code += [notebook.source(tag) for tag in ("imports", "plan", "run")]
-    code += [notebook.source("picture").partition("plt.show()")[0]]
-    values: dict = {}
-    with _sources(notebook), redirect_stdout(None), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
-        exec(compile("\n".join(code), str(notebook.path), "exec"), values)
-    offered, shown = ["csv"], []
-    numbers = values["table"].drop(columns=[*results.PROVENANCE], errors="ignore")
-    numbers.to_csv(PAGES / f"{notebook.name}.csv", index=False)
-    if plt.get_fignums():
-        picture = plt.figure(plt.get_fignums()[0])
-        picture.savefig(PAGES / f"{notebook.name}.png", dpi=200)
-        picture.savefig(PAGES / f"{notebook.name}.svg", metadata={"Date": None})
-        offered = ["png", "svg", "csv"]
-        if not notebook.is_study:
-            _slide(picture, notebook)
-            shown = _panels(picture, notebook.name)
-    plt.close("all")
-    matplotlib.use(backend)
-    links = [f"{{download}}`{kind.upper()} <{notebook.name}.{kind}>`" for kind in offered]
-    if shown:
+def _offer(notebook: Notebook, scale: str, page: Path, kept: dict) -> None:
+    """Name at a page's end what lies beside it, and put the page into a reader's order; kept: what
+    `pictures.keep` told."""
+    links = [f"{{download}}`{kind.upper()} <{notebook.name}.{kind}>`" for kind in kept["kinds"]]
+    if kept["panels"]:
         links.append(f"{{download}}`slide, 16:9 <{notebook.name}-slide.png>`")
     links += [f"{{download}}`this notebook as it was run <run/{notebook.name}.ipynb>`"]
     command = (
@@ -200,8 +182,10 @@ def _offer(notebook: Notebook, scale: str, page: Path) -> None:
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
     if not notebook.is_study:
-        glance = pages.glance(notebook, values["table"])
-        _arrange(page, notebook.is_figure, glance, pages.panels(notebook, shown))
+        panels = pages.panels(
+            notebook, [pages.Panel(Path(path), *rest) for path, *rest in kept["panels"]]
+        )
+        _arrange(page, notebook.is_figure, kept["glance"], panels)
 
 
 def _append(page: Path, markdown: str) -> None:
@@ -209,21 +193,6 @@ def _append(page: Path, markdown: str) -> None:
     executed = nbformat.read(page, as_version=4)
     executed.cells.append(nbformat.v4.new_markdown_cell(markdown, id="appended"))
     nbformat.write(executed, page)
-
-
-def _slide(picture, notebook: Notebook) -> None:
-    """A picture as a slide of 16 to 9, with the figure's finding and what to cite. picture: a
-    Figure, which is put back as it was."""
-    size = picture.get_size_inches().copy()
-    picture.set_size_inches(12.8, 7.2)
-    said = fill(notebook.finding or notebook.title, 100)
-    cited = "The Lottery Ticket Hypothesis (Frankle & Carbin, ICLR 2019)"
-    of = notebook.title.partition(":")[0]
-    cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
-    picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
-    picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
-    picture.suptitle("")
-    picture.set_size_inches(size)
 
 
 def _link(page: Path, name: str) -> None:
@@ -235,53 +204,6 @@ def _link(page: Path, name: str) -> None:
             cell.source = LINK.sub(lambda m: f"{{ref}}`{m[1]} <{m[2] or m[3]}>`", cell.source)
     executed.cells[0].source = f"({name})=\n{executed.cells[0].source}"
     nbformat.write(executed, page)
-
-
-def _panels(picture, name: str) -> list[pages.Panel]:
-    """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
-    put them side by side or one below the other; the title of each, and what can be read off it.
-    The first is the gallery's picture too. picture: a Figure."""
-    from matplotlib.transforms import Bbox
-
-    from . import plots
-    from .readings import readings
-
-    inches = picture.dpi_scale_trans.inverted()
-    picture.canvas.draw()
-    picture.set_layout_engine("none")  # panels stay where they are while others are hidden
-    bars = [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
-    parts = [
-        [ax, *(bar for bar in bars if bar.get_gid() == f"{plots.BAR_OF}{number}")]
-        for number, ax in enumerate(picture.axes)
-        if ax not in bars
-    ]
-    parts += [[legend] for legend in picture.legends]
-    everything = [*picture.axes, *picture.legends]
-    boxes = [Bbox.union([each.get_tightbbox() for each in part]) for part in parts]
-    of_axes = boxes[: len(parts) - len(picture.legends)]
-    widest, highest = max(box.width for box in of_axes), max(box.height for box in of_axes)
-    panels = []
-    for number, (part, box) in enumerate(zip(parts, boxes), 1):
-        for each in everything:
-            each.set_visible(each in part)
-        if part[0] in picture.legends:  # a short one is not blown up to a panel's width
-            box = Bbox.from_extents(box.x0, box.y0, max(box.x1, box.x0 + widest), box.y1)
-        else:  # panels of one size are drawn at one scale
-            box = Bbox.from_extents(box.x1 - widest, box.y1 - highest, box.x1, box.y1)
-        box = box.transformed(inches).padded(0.04)
-        kind = "map" if len(part) > 1 else "panel"
-        path = PAGES / f"{name}-{kind}{number}.svg"
-        picture.savefig(path, bbox_inches=box, metadata={"Date": None})
-        path.write_bytes(plots.lighter(path.read_bytes()))
-        if number == 1:
-            picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
-        if part[0] in picture.legends:
-            panels.append(pages.Panel(path, "Legend", []))
-            continue
-        shown = box.transformed(picture.dpi_scale_trans)
-        title = part[0].get_title(loc="left") or "Legend"
-        panels.append(pages.Panel(path, title, readings(part[0], shown)))
-    return panels
 
 
 def _arrange(page: Path, is_figure: bool, glance: str, panels: str) -> None:

@@ -51,7 +51,7 @@ class Notebook:
     @property
     def name(self) -> str:
         """Such as "fig04", "study_pixels" or "chapter1"."""
-        return self.path.stem if self.is_study else self.path.name.partition("_")[0]
+        return self.path.stem if self.is_study else self.path.stem.partition("_")[0]
 
     @property
     def number(self) -> int:
@@ -231,24 +231,27 @@ def all_plans() -> list[Plan]:
     return [notebook.all_lines for notebook in every()]
 
 
-def execute(notebook: Notebook, parameters: dict, to: Path) -> None:
-    """Run a notebook; the result replaces `to` only if every cell ran."""
+def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", last: str = "") -> str:
+    """Run a notebook; the result replaces `to` only if every cell ran. first, last: code to run in
+    its kernel before and after its cells; what the latter prints is returned."""
     import nbformat
     import papermill
     from traitlets.config import Config
 
     notebook.check_parameters(parameters)
+    kernel = ["--log-level=CRITICAL"]  # else it warns of its end
+    kernel += [f"--IPKernelApp.exec_lines={first}"] if first else []
     config = {
-        "KernelManager": {"transport_encryption": "auto"},  # else kernels warn of plain loopback
-        "PapermillNotebookClient": {
-            "extra_arguments": ["--log-level=CRITICAL"]
-        },  # and of their end
+        "KernelManager": {"transport_encryption": "auto"},  # else it warns of plain loopback
+        "PapermillNotebookClient": {"extra_arguments": kernel},
     }
+    cells = nbformat.read(notebook.path, as_version=4)
+    cells.cells.append(nbformat.v4.new_code_cell(last))
     with TemporaryDirectory() as folder:
         draft = Path(folder) / to.name
         try:
             papermill.execute_notebook(
-                str(notebook.path),
+                cells,
                 str(draft),
                 parameters,
                 cwd=folder,
@@ -262,11 +265,13 @@ def execute(notebook: Notebook, parameters: dict, to: Path) -> None:
                 f"{error.evalue}"
             ) from error
         executed = nbformat.read(draft, as_version=4)
+    said = "".join(output.text for output in executed.cells.pop().outputs)
     _tidy(executed)
     to.parent.mkdir(parents=True, exist_ok=True)
     draft = to.with_suffix(".draft")
     nbformat.write(executed, draft)
     draft.replace(to)
+    return said
 
 
 def _tidy(notebook) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..analysis import claims, distances, results
 from ..analysis.comparison import quantity
+from ..runs.store import ROOT
 from . import scoreboard
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from .notebooks import Notebook
 
+PAGES = ROOT / "book" / "figures"  # papermill's output and all else that the book's build makes
 DATA = {
     "mnist5k": "5,000 embedded digits",
     "mnist1k": "1,000 embedded digits",

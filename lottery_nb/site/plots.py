@@ -7,8 +7,10 @@ Everything takes the tidy table of `run`. Densities are drawn as percentages, ac
 """
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,13 +21,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..analysis import claims
 from ..analysis import paper as papers
 from ..core import saliency
 from . import labels
-from .readings import Drawn, drawn, keep
+from .readings import Drawn, drawn, keep, keep_key
 
 # Okabe and Ito's colours, told apart by colour-blind readers; in the order of the paper's blue,
 # orange, green, red.
@@ -567,8 +570,8 @@ def sweep(
 
     The scale of colours ends at the tenth that is worst, so that settings that fail do not take all
     of it; where our networks are narrower than the paper's, each side has a scale of its own, and
-    no differences are drawn. Networks of which nothing is trained are left out, unless nothing is
-    trained at all.
+    no differences are drawn. Frames in ours show what a claim compares. Networks of which nothing
+    is trained are left out, unless nothing is trained at all.
 
     Parameters
     ----------
@@ -644,6 +647,8 @@ def sweep(
                 [name.removeprefix(network).strip() for name in names],
             )
             ax.set_ylabel(of)
+            if source == "ours":
+                _frame_the_claim(ax, table, metric, paper, names)
         alike = list(places.values())
         for ax in alike:
             ax.set_xlim(110, min(each.get_xlim()[1] for each in alike))
@@ -685,11 +690,8 @@ def _map(
             ax.text(0.02, i + 0.5, "not trained yet", transform=ax.get_yaxis_transform(),
                     va="center", fontsize=7, color="#666666")  # fmt: skip
             continue
-        at = np.log(mine.density.to_numpy(float))
-        middles = (at[1:] + at[:-1]) / 2
-        edges = [2 * at[0] - middles[0], *middles, 2 * at[-1] - middles[-1]]
         cells = ax.pcolormesh(
-            100 * np.exp(edges),
+            100 * _edges(mine.density.to_numpy(float)),
             [i, i + 1],
             mine.value.to_numpy(float)[None],
             cmap=cmap,
@@ -704,6 +706,14 @@ def _map(
     number = ax.figure.axes.index(ax)
     bar = ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, extend=ends)
     bar.ax.set_gid(f"{BAR_OF}{number}")
+
+
+def _edges(densities: np.ndarray) -> np.ndarray:
+    """Where the cells of two ascending densities or more begin and end: half-way between them on a
+    logarithmic axis."""
+    at = np.log(densities)
+    middles = (at[1:] + at[:-1]) / 2
+    return np.exp([2 * at[0] - middles[0], *middles, 2 * at[-1] - middles[-1]])
 
 
 def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure:
@@ -1070,10 +1080,12 @@ def legend(
     """
 
     def put(listed: bool):
-        key = _key(axes, listed, untrained or [], width=80 if at is None else 44)
-        if at is None:
-            return figure.legend(**key, loc="outside lower center", ncols=columns)
-        return at.legend(**key, loc="center left")
+        of_a_panel = _key(axes, listed, untrained or [], width=44)
+        if at is not None:
+            return at.legend(**of_a_panel, loc="center left")
+        keep_key(figure, of_a_panel)
+        key = _key(axes, listed, untrained or [], width=80)
+        return figure.legend(**key, loc="outside lower center", ncols=columns)
 
     if at is not None:
         at.set_axis_off()
@@ -1329,16 +1341,14 @@ def _mark_the_claim(
 ) -> None:
     """The first of the figure's claims that compares two of the panel's points, where it happens:
     an arrow from what it compares with, and our number."""
-    for row in claims.verdicts(figure, table).itertuples():
-        of, against = row.claim.places
-        shown = {of["metric"], against["metric"]} == {metric}
-        compares = row.claim.no_effect is not None and of.get("density") != 1
-        if row.outcome == "not tested" or not shown or not compares:
-            continue
-        ends = [_point(table, place, factor) for place in (against, of)]
-        if {of["line"], against["line"]} <= lines and None not in ends:
-            break
-    else:
+    marked = (
+        (row, ends)
+        for row, of, against in _comparisons(table, metric, figure, lines)
+        if None not in (ends := [_point(table, place, factor) for place in (against, of)])
+        and of.get("density") != 1
+    )
+    row, ends = next(marked, (None, None))
+    if ends is None:
         return
     (from_x, from_y), (x, y) = ends
     if from_x != x:
@@ -1351,6 +1361,46 @@ def _mark_the_claim(
         color=INK, zorder=6, gid=labels.MARK, annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
     )  # fmt: skip
+
+
+def _frame_the_claim(
+    ax: Axes, table: pd.DataFrame, metric: str, figure: str, names: list[str]
+) -> None:
+    """The first of the figure's claims that compares two of a map's rows, where it happens: a frame
+    around what it is about, with our number, a dashed one around what it compares with."""
+    found = _comparisons(table, metric, figure, set(names))
+    row, of, against = next(found, (None, None, None))
+    if row is None:
+        return
+    for place, dashes in ((against, "--"), (of, "-")):
+        rows = table[(table.line == place["line"]) & (table.metric == metric)]
+        densities = np.sort(rows.density.dropna().unique())
+        window = place.get("density", [0, 1])
+        if isinstance(window, list):
+            inside = (densities >= window[0]) & (densities <= window[1])
+        else:
+            inside = abs(densities - window) == abs(densities - window).min()
+        edges, [cells] = 100 * _edges(densities), np.nonzero([inside])[1:]
+        left, right, y = edges[cells[0]], edges[cells[-1] + 1], names.index(place["line"])
+        frame = Rectangle((left, y), right - left, 1, fill=False, zorder=5, clip_on=False)
+        frame.set(edgecolor=INK, linewidth=1.6, linestyle=dashes)
+        ax.add_patch(frame)
+    ax.text(1, y + 0.5, row.claim.show(row.ours), transform=ax.get_yaxis_transform(), ha="right",
+            va="center", fontsize=labels.SIZE, fontweight="bold", color=INK, zorder=6,
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1})  # fmt: skip
+
+
+def _comparisons(
+    table: pd.DataFrame, metric: str, figure: str, lines: set[str]
+) -> Iterator[tuple[Any, dict, dict]]:
+    """Of the figure's tested claims those that compare two places of these lines in a metric: its
+    row of `claims.verdicts`, the place it is about, and the one it compares with."""
+    for row in claims.verdicts(figure, table).itertuples():
+        of, against = row.claim.places
+        compares = row.claim.no_effect is not None and row.outcome != "not tested"
+        shown = {of["metric"], against["metric"]} == {metric}
+        if compares and shown and {of["line"], against["line"]} <= lines:
+            yield row, of, against
 
 
 def _point(table: pd.DataFrame, place: dict, factor: float) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.container import Container
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import BboxBase
 
@@ -38,6 +39,7 @@ class Drawn:
 
 
 _DRAWN: WeakKeyDictionary[Axes, list[Drawn]] = WeakKeyDictionary()
+_KEYS: WeakKeyDictionary[Figure, dict] = WeakKeyDictionary()
 
 
 def keep(ax: Axes, line: Drawn) -> None:
@@ -48,6 +50,17 @@ def keep(ax: Axes, line: Drawn) -> None:
 def drawn(ax: Axes) -> list[Drawn]:
     """Our lines in a panel."""
     return _DRAWN.get(ax, [])
+
+
+def keep_key(figure: Figure, key: dict) -> None:
+    """Remember what the legend below a picture says, as arguments of a legend as wide as a
+    panel."""
+    _KEYS[figure] = key
+
+
+def key_of(figure: Figure) -> dict:
+    """What was remembered of its legend."""
+    return _KEYS[figure]
 
 
 def readings(ax: Axes, box: BboxBase) -> list[dict]:

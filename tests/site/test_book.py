@@ -153,8 +153,10 @@ def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
     nbformat.write(notebook, source)
     execute(Notebook(source), {"scale": "smoke"}, page)
     good = page.read_bytes()
-    execute(Notebook(source), {"scale": "smoke"}, page)
-    assert page.read_bytes() == good, "an executed page is the same each time"
+    last = "print(len(table), os.getpid())"
+    rows, process = execute(Notebook(source), {"scale": "smoke"}, page, "import os", last).split()
+    assert int(rows) > 5 and int(process) != os.getpid(), "it runs in the notebook's own kernel"
+    assert page.read_bytes() == good, "an executed page is the same each time, and has no cell more"
     notebook.cells[4].source = "table = 1 / 0"
     nbformat.write(notebook, source)
     with pytest.raises(LotteryError, match="ZeroDivisionError"):

@@ -1,5 +1,7 @@
 """What is inside the axes, never pixels."""
 
+import re
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,7 @@ from shared import tiny
 
 from lottery_nb import run
 from lottery_nb.analysis import paper
-from lottery_nb.site import labels, notebooks, plots, readings
+from lottery_nb.site import labels, notebooks, pictures, plots, readings
 
 matplotlib.use("agg")
 
@@ -359,6 +361,58 @@ def test_a_claim_is_marked_where_it_happens(monkeypatch):
     assert float(number.replace("−", "-")) == pytest.approx(100 * (means[7] / means[0] - 1), abs=6)
     where = text.get_window_extent()
     assert ax.bbox.contains(*where.min) and ax.bbox.contains(*where.max)
+
+
+def test_a_map_frames_the_rows_that_a_claim_compares(monkeypatch):
+    monkeypatch.delenv("LOTTERY_RESULTS")
+    [figure] = notebooks.named(["fig26"])
+    table = run(figure.plan, scale="committed", quiet=True)
+    stop, theirs, *_ = plots.sweep(table, METRICS[1], paper="fig26").axes
+    rates = [text.get_text() for text in stop.get_yticklabels()]
+    compared_with, about = stop.patches
+    assert not theirs.patches
+    assert [rates[round(frame.get_y())] for frame in (compared_with, about)] == ["0.0002", "0.0012"]
+    assert [frame.get_linestyle() for frame in (compared_with, about)] == ["--", "-"]
+    rows = table[(table.line == "0.0012") & (table.metric == METRICS[0])]
+    framed = rows.density[rows.density.between(0.1, 0.6)] * 100
+    left, right = about.get_x(), about.get_x() + about.get_width()
+    inside = rows.density.mul(100).between(*sorted((left, right)))
+    assert set(rows.density[inside] * 100) == set(framed)
+    means = [
+        table[(table.metric == METRICS[0]) & (table.line == rate) & table.density.between(0.1, 0.6)]
+        .groupby("trial")
+        .value.mean()
+        for rate in ("0.0012", "0.0002")
+    ]
+    [text] = stop.texts
+    number = float(text.get_text().replace("−", "-").removesuffix(" %"))
+    assert number == pytest.approx(100 * (means[0] / means[1] - 1).mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("many", [3, 8])
+def test_no_file_of_a_picture_is_wider_than_a_panel(many, table, tmp_path, monkeypatch):
+    """Nor is a legend shrunk to fit, or stretched to a panel's height."""
+    monkeypatch.setattr(pictures, "PAGES", tmp_path)
+    names = [f"winning tickets of rate {i}" for i in range(many)]
+    lines = pd.concat(
+        [table[table.line == "winning ticket (iterative)"].assign(line=name) for name in names]
+    )
+    lines.attrs = table.attrs | {"lines": names, "conditions": {}}
+    figure, axes = plots.panels(2, 2)
+    for ax in axes[:3]:
+        plots.early_stop_vs_density(lines, ax)
+    plots.legend(figure, axes[:3], at=axes[3] if many == 3 else None)
+    figure.draw_without_rendering()
+    drawn = axes[0].bbox.height * 72 / figure.dpi
+    kept = pictures._panels(figure, "picture")
+    sizes = {}
+    for path, title, _ in kept:
+        said = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text())
+        sizes.setdefault(title, tuple(map(float, said.groups())))
+    width, height = sizes.pop("Legend")
+    assert width == pytest.approx(max(w for w, _ in sizes.values()), abs=1)
+    assert height < drawn * (0.7 if many == 3 else 1.7)
+    assert min(h for _, h in sizes.values()) > drawn, "panels do not make room for it"
 
 
 def test_names_stand_beside_their_own_line_and_in_its_panel():

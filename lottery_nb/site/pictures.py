@@ -1,0 +1,117 @@
+"""What a notebook leaves beside its page: its picture for slides, print and the gallery, each panel
+of it, its numbers. Made in the notebook's own kernel, while its picture and its table are at hand.
+"""
+
+import json
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from ..analysis import results
+from . import pages, plots
+from .notebooks import Notebook, named
+from .pages import PAGES
+from .readings import key_of, readings
+
+SHORT = 20  # letters of a legend's entry, of which a panel has room for two side by side
+
+_shown: list[Figure] = []
+
+
+def watch() -> None:
+    """Remember the first picture that `plt.show` will show."""
+    show = plt.show
+
+    def show_and_remember(*args, **kwargs) -> None:
+        if not _shown:
+            _shown.extend(map(plt.figure, plt.get_fignums()[:1]))
+        show(*args, **kwargs)
+
+    plt.show = show_and_remember
+
+
+def keep(name: str, table: pd.DataFrame) -> None:
+    """Write the first picture of the notebook `name` and the numbers of its `run` beside its page,
+    and print, as JSON, what was written: `kinds` of files, `panels`, and the page's `glance`."""
+    [notebook] = named([name])
+    numbers = table.drop(columns=[*results.PROVENANCE], errors="ignore")
+    numbers.to_csv(PAGES / f"{name}.csv", index=False)
+    kinds, panels = ["csv"], []
+    if _shown:
+        picture, kinds = _shown[0], ["png", "svg", "csv"]
+        picture.savefig(PAGES / f"{name}.png", dpi=200)
+        picture.savefig(PAGES / f"{name}.svg", metadata={"Date": None})
+        if not notebook.is_study:
+            _slide(picture, notebook)
+            panels = _panels(picture, name)
+    glance = "" if notebook.is_study else pages.glance(notebook, table)
+    told = [(str(panel.path), panel.title, panel.readings) for panel in panels]
+    print(json.dumps({"kinds": kinds, "panels": told, "glance": glance}))
+
+
+def _slide(picture: Figure, notebook: Notebook) -> None:
+    """A picture as a slide of 16 to 9, with the figure's finding and what to cite."""
+    size = picture.get_size_inches().copy()
+    picture.set_size_inches(12.8, 7.2)
+    said = fill(notebook.finding or notebook.title, 100)
+    cited = "The Lottery Ticket Hypothesis (Frankle & Carbin, ICLR 2019)"
+    of = notebook.title.partition(":")[0]
+    cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
+    picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
+    picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
+    picture.suptitle("")
+    picture.set_size_inches(size)
+
+
+def _panels(picture: Figure, name: str) -> list[pages.Panel]:
+    """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
+    put them side by side or one below the other; the title of each, and what can be read off it.
+    The first is the gallery's picture too."""
+    inches = picture.dpi_scale_trans.inverted()
+    picture.draw_without_rendering()
+    picture.set_layout_engine("none")  # panels stay where they are while others are hidden
+    for legend in list(picture.legends):  # one no wider than a panel in its place
+        legend.remove()
+        key = key_of(picture)
+        columns = 2 if max(map(len, key["labels"])) <= SHORT else 1
+        picture.legend(**key, loc="lower left", ncols=columns)
+    bars = [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
+    parts = [
+        [ax, *(bar for bar in bars if bar.get_gid() == f"{plots.BAR_OF}{number}")]
+        for number, ax in enumerate(picture.axes)
+        if ax not in bars
+    ]
+    parts += [[legend] for legend in picture.legends]
+    everything = [*picture.axes, *picture.legends]
+    legends = {legend: legend for legend in picture.legends}
+    legends |= {ax: ax.get_legend() for ax in picture.axes if not ax.axison}  # in place of a panel
+    boxes = [
+        Bbox.union([legends.get(each, each).get_tightbbox() for each in part]) for part in parts
+    ]
+    of_axes = [box for part, box in zip(parts, boxes) if part[0] not in legends]
+    widest, highest = max(box.width for box in of_axes), max(box.height for box in of_axes)
+    panels = []
+    for number, (part, box) in enumerate(zip(parts, boxes), 1):
+        for each in everything:
+            each.set_visible(each in part)
+        if part[0] in legends:  # a short one is not blown up to a panel's width
+            box = Bbox.from_extents(box.x0, box.y0, max(box.x1, box.x0 + widest), box.y1)
+        else:  # panels of one size are drawn at one scale
+            box = Bbox.from_extents(box.x1 - widest, box.y1 - highest, box.x1, box.y1)
+        box = box.transformed(inches).padded(0.04)
+        kind = "map" if len(part) > 1 else "panel"
+        path = PAGES / f"{name}-{kind}{number}.svg"
+        picture.savefig(path, bbox_inches=box, metadata={"Date": None})
+        path.write_bytes(plots.lighter(path.read_bytes()))
+        if number == 1:
+            picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
+        if part[0] in legends:
+            panels.append(pages.Panel(path, "Legend", []))
+            continue
+        shown = box.transformed(picture.dpi_scale_trans)
+        title = part[0].get_title(loc="left")
+        panels.append(pages.Panel(path, title, readings(part[0], shown)))
+    return panels
