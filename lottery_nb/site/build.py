@@ -85,9 +85,10 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
     return {
         "gallery": pages.gallery(sheets, PAGES),
         "chapters": pages.chapters(progress.judged(chapters()), PAGES),
-        "totals": "\n".join(
-            [scoreboard.summary(sheets), "", "```{raw} html", scoreboard.bar(sheets), "```", ""]
+        "totals": "\n\n".join(
+            [scoreboard.summary(sheets), f"```{{raw}} html\n{scoreboard.bar(sheets)}\n```\n"]
         ),
+        "networks": scoreboard.by_network(sheets),
         "scoreboard": scoreboard.page(sheets),
         "disagreements": pages.disagreements(sheets),
         "scope": pages.scope(progress.iterations()),

@@ -174,8 +174,9 @@ def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
 def built(when: datetime, commit: str) -> str:
     """When the book was built from nothing, and of which commit, as Markdown."""
     return (
-        f"Last built from nothing on {when:%Y-%m-%d}, of commit `{commit}`: every notebook "
-        "executed, every number read from the committed tables. `make book` does it again.\n"
+        f"This book was last built from nothing on {when:%Y-%m-%d}, from commit `{commit}`: every "
+        "notebook was executed, and every number read from the committed tables. `make book` does "
+        "it again.\n"
     )
 
 
@@ -185,10 +186,10 @@ def scope(iterations: tuple[int, int]) -> str:
     nodes, (ours, theirs) = results.committed().trainings, iterations
     days = sorted(set(nodes.started.astype(str).str[:10]))
     return (
-        f"**What was run:** {len(nodes):,} trainings, {nodes.seconds.sum() / 3600:.0f} hours of "
-        f"one or two threads of a processor, between {days[0]} and {days[-1]}. That is "
-        f"{_share(ours / theirs)} of the {theirs / 1e9:.1f} billion iterations behind the paper’s "
-        "figures.\n"
+        f"**What was run:** {len(nodes):,} trainings between {days[0]} and {days[-1]}, "
+        f"{nodes.seconds.sum() / 3600:.0f} hours of computing on one or two processor cores. That "
+        f"is {_share(ours / theirs)} of the {theirs / 1e9:.1f} billion iterations behind the "
+        "paper’s figures.\n"
     )
 
 

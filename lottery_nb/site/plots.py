@@ -977,11 +977,9 @@ def connection_map(rows: pd.DataFrame, ax: Axes) -> None:
         norm=PowerNorm(0.5, vmin=0, vmax=100),  # a few percent are to be told from none
         interpolation="none",
     )
-    ax.set(xticks=[], yticks=[], title="Connections of each pixel")
+    ax.set(xticks=[], yticks=[], title="What is left of each pixel’s connections")
     ax.grid(False)
-    ax.figure.colorbar(
-        picture, ax=ax, shrink=0.9, ticks=[0, 5, 20, 50, 100], label="that survive in layer 1 (%)"
-    )
+    ax.figure.colorbar(picture, ax=ax, shrink=0.9, ticks=[0, 5, 20, 50, 100], label="%")
 
 
 def network(weights: list[np.ndarray]) -> Figure:

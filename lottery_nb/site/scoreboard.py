@@ -243,10 +243,11 @@ def summary(sheets: Sheets) -> str:
     def said(of: pd.Series) -> str:
         parts = [f"**{of['reproduced']} reproduce**", f"{of['not reproduced']} do not"]
         if of["direction holds"]:
-            parts.append(f"of {of['direction holds']} the direction holds, but not the size")
+            parts.append(f"{of['direction holds']} go the paper’s way, but not as far")
         if of["open"]:
-            parts.append(f"{of['open']} are open, as trials differ")
-        return f"{', '.join(parts[:-1])} and {parts[-1]}"
+            parts.append(f"{of['open']} are open, because trials disagree")
+        *parts, last = parts
+        return f"{', '.join(parts)}{',' * (len(parts) > 1)} and {last}"
 
     return (
         f"Of the paper’s {int(found.to_numpy().sum())} checkable claims, {full.sum()} are tested "
@@ -255,6 +256,29 @@ def summary(sheets: Sheets) -> str:
         f"which is weaker evidence: {said(reduced)}. {len(untested)} are not tested: "
         f"{sum(untested)} need the paper’s own scale, {untested.count(False)} are not trained yet."
     )
+
+
+def by_network(sheets: Sheets) -> str:
+    """How the claims about trainings of each network stand, as a Markdown table."""
+    every = pd.concat(
+        sheet.assign(network=sheet.id.map(networks_of(figure, sheet)))
+        for figure, sheet in sheets.items()
+        if figure.plan
+    )
+    columns = {
+        "reproduce": every.outcome == "reproduced",
+        "do not": every.outcome == "not reproduced",
+        "inconclusive": every.outcome.isin(["direction holds", "open"]),
+        "not tested": every.outcome == "not tested",
+    }
+    lines = [f"| | claims | {' | '.join(columns)} | evidence |", f"|---|{'--:|' * 5}---|"]
+    for name in NAMES.values():
+        own = every.network == name
+        tested = every.evidence[own & every.evidence.ne("")]
+        where = " and ".join(each for each in EVIDENCE if (tested == each).any())
+        counts = " | ".join(str((own & which).sum()) for which in columns.values())
+        lines.append(f"| {name} | {own.sum()} | {counts} | {where or '–'} |")
+    return "\n".join(lines)
 
 
 def bar(sheets: Sheets, page: str = "scoreboard.html") -> str:

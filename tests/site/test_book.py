@@ -201,7 +201,7 @@ def test_pages_show_results_not_machinery(built):
     intro = (built / "book" / "intro.html").read_text()
     assert "nan" not in re.sub(r"<[^>]+>", " ", intro).split()
     assert "{glue" not in intro
-    assert "Last built from nothing on" in intro
+    assert "last built from nothing on" in intro
     scoreboard = (built / "book" / "scoreboard.html").read_text()
     assert scoreboard.count('class="number-line"') == len(claims.load())
     offered = {path.name: path for path in built.glob("_downloads/*/claims.*")}

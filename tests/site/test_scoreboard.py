@@ -117,6 +117,15 @@ def test_bar_and_summary_count_every_claim_once(sheets):
         assert where.replace(" ", "%20").replace("&", "&amp;") in bar
 
 
+def test_the_table_by_network_counts_all_claims_about_trainings(sheets):
+    rows = [line.split(" | ") for line in scoreboard.by_network(sheets).splitlines()[2:]]
+    assert [row[0].strip("| ") for row in rows] == list(scoreboard.NAMES.values())
+    for _, total, *outcomes, _evidence in rows:
+        assert int(total) == sum(map(int, outcomes))
+    counted = next(sheet for figure, sheet in sheets.items() if not figure.plan)
+    assert sum(int(row[1]) for row in rows) == len(claims.load()) - len(counted)
+
+
 def test_the_page_has_each_claim_once_and_fits_its_filters(sheets):
     page = scoreboard.page(sheets)
     rows = re.findall(r'<li id="([^"]+)"([^>]*)>', page)
