@@ -282,7 +282,7 @@ def _moment(measure: str, record: dict, node: Node) -> int:
         return 0
     if measure in TEST_STOP:
         return int(record["measures"]["early_stop_iteration_test"])
-    if "_at_mark_" in measure:
+    if "_at_checkpoint_" in measure:
         return node.recipe.checkpoints[int(measure.rpartition("_")[2]) - 1]
     return record["early_stop"] if measure.endswith("_early_stop") else record["iterations"]
 

@@ -264,8 +264,8 @@ class _Batch:
         if iteration in self.recipe.checkpoints:
             number = self.recipe.checkpoints.index(iteration) + 1
             accuracy = evaluate(self.network, self.weights, *self.splits["test"])[1]
-            self.measured[f"test_accuracy_at_mark_{number}"] = accuracy.cpu().numpy()
-            self.measured[f"val_accuracy_at_mark_{number}"] = self.curves[-1][0][1]
+            self.measured[f"test_accuracy_at_checkpoint_{number}"] = accuracy.cpu().numpy()
+            self.measured[f"val_accuracy_at_checkpoint_{number}"] = self.curves[-1][0][1]
 
     def state(self, trial: int) -> State:
         """Where a trial stands after an evaluation."""

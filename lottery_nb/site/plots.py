@@ -85,7 +85,11 @@ LABELS = {
     "incoming": "Share of a unit's inputs that survive",
     "outgoing": "Share of a unit's outputs that survive",
 }
-MOMENTS = {"mark_1": "first checkpoint", "mark_2": "second checkpoint", "end": "at the end"}
+MOMENTS = {
+    "checkpoint_1": "first checkpoint",
+    "checkpoint_2": "second checkpoint",
+    "end": "at the end",
+}
 BAR_OF = "colour bar of "  # the gid of a colour bar's axes, with the number of those it belongs to
 SHADE = 0.5  # the paper's minimum to maximum lies behind its mean
 DIVERGED = "a trial diverged"
@@ -741,7 +745,7 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure
     )
     figure, axes = panels(3 if apart else 2, 2)
     ours = axes[:5:2] if apart else axes[:3]
-    for i, (ax, moment) in enumerate(zip(ours, ("mark_1", "mark_2", "end"))):
+    for i, (ax, moment) in enumerate(zip(ours, ("checkpoint_1", "checkpoint_2", "end"))):
         metric = f"{accuracy}_at_{moment}"
         accuracy_vs_density(table, ax, metric, **how | {"paper": None} if apart else how)
         reached = table.iteration[table.metric == metric]

@@ -131,5 +131,5 @@ def test_every_quantity_that_the_paper_plots_has_words():
     for metric in paper._points().metric.unique():
         if " " not in metric:
             assert comparison.quantity(metric)
-    assert comparison.quantity("test_accuracy_at_mark_2") == "test accuracy at mark 2"
+    assert comparison.quantity("test_accuracy_at_checkpoint_2") == "test accuracy at checkpoint 2"
     assert comparison.quantity("val_accuracy_at_end") == "validation accuracy at the end"

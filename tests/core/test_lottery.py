@@ -379,7 +379,7 @@ def test_a_deep_network_trains_as_in_a_loop_of_torchs_own_parts(one_thread):
             accuracy = (
                 (reference.eval()(tests).argmax(1) == digits.test.labels).double().mean().item()
             )
-            moment = {4: "mark_1", 8: "mark_2", 12: "end"}[i + 1]
+            moment = {4: "checkpoint_1", 8: "checkpoint_2", 12: "end"}[i + 1]
             assert record.measures[f"test_accuracy_at_{moment}"] == pytest.approx(
                 accuracy, abs=0.011
             ), "one image of a hundred"
@@ -389,7 +389,7 @@ def test_a_deep_network_trains_as_in_a_loop_of_torchs_own_parts(one_thread):
         strict=True,
     ):
         torch.testing.assert_close(record.weights[name], theirs, rtol=1e-2, atol=1e-3, msg=name)
-    assert record.measures["val_accuracy_at_mark_2"] == record.curves["val_accuracy"][3]
+    assert record.measures["val_accuracy_at_checkpoint_2"] == record.curves["val_accuracy"][3]
 
 
 def test_deep_tickets_are_pruned_globally_and_start_afresh(deep_store):
@@ -444,9 +444,9 @@ def test_random_sparse_deep_networks_keep_what_the_ticket_keeps_of_each_layer(de
 
 def test_accuracy_at_checkpoints_is_told_with_its_iteration(deep_store):
     table = tables.run({"tickets": deep.iterative()}, scale="paper")
-    marks = table[table.metric.str.contains("_at_mark_")].groupby("metric").iteration.unique()
+    marks = table[table.metric.str.contains("_at_checkpoint_")].groupby("metric").iteration.unique()
     assert {metric: list(at) for metric, at in marks.items()} == {
-        f"{split}_accuracy_at_mark_{i}": [4 * i] for split in ("test", "val") for i in (1, 2)
+        f"{split}_accuracy_at_checkpoint_{i}": [4 * i] for split in ("test", "val") for i in (1, 2)
     }
 
 
