@@ -1,7 +1,7 @@
 # make book   set up, then build the book        make test   set up, then run all tests
 # make lab    open the notebooks in JupyterLab   make bench  measure how fast training is here
 # make clean  delete what was built (never the trainings in results/)
-.PHONY: book test nbval-even nbval-odd test-training test-reading lab bench clean
+.PHONY: book test nbval-even nbval-odd test-rooms test-site lab bench clean
 .DEFAULT_GOAL := book
 
 PYTHON ?= python3
@@ -16,16 +16,16 @@ test: .venv/ready
 	$(BIN)/mypy
 	rm -rf _build/nbval
 	$(MAKE) --jobs 2 --output-sync nbval-even nbval-odd
-	$(MAKE) --jobs 2 --output-sync test-training test-reading
+	$(MAKE) --jobs 2 --output-sync test-rooms test-site
 
 nbval-even: NOTEBOOKS = notebooks/fig?[02468]_*.ipynb notebooks/chapter*.ipynb
 nbval-odd: NOTEBOOKS = notebooks/fig?[13579]_*.ipynb notebooks/study_*.ipynb notebooks/playground.ipynb
 nbval-even nbval-odd:
 	OMP_NUM_THREADS=1 LOTTERY_STORE=$(CURDIR)/_build/nbval LOTTERY_RESULTS= $(BIN)/python -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider $(NOTEBOOKS)
 
-test-training: TESTS = tests --ignore tests/analysis --ignore tests/site
-test-reading: TESTS = tests/analysis tests/site
-test-training test-reading:
+test-rooms: TESTS = tests --ignore tests/site
+test-site: TESTS = tests/site
+test-rooms test-site:
 	OMP_NUM_THREADS=1 LOTTERY_REHEARSED=$(CURDIR)/_build/nbval $(BIN)/python -m pytest -o cache_dir=_build/$@ $(TESTS)
 
 bench: .venv/ready

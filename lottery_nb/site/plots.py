@@ -235,6 +235,7 @@ def metric_vs_density(
     factor = _factor(metric)
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
     names = [name for name in known if _is_of(name, network)]
+    told_apart = lines or names
     trained = {name for name in table.line if name in names and (not lines or name in lines)}
     if trained:  # what is not is told in words, by `legend`
         lines = [name for name in lines or names if name in trained]
@@ -251,7 +252,7 @@ def metric_vs_density(
             continue
         unit = weights[name] / 1000 if weights else 100
         conditions = table.attrs.get("conditions", {})
-        look = _look(i, names, ordered, paired, conditions, lines or names)
+        look = _look(i, names, ordered, paired, conditions, told_apart)
         label = name.removeprefix(network).strip() or bare
         label = label.strip("()") if label.startswith("(") else label
         label += _at_scale(table, name)

@@ -546,3 +546,19 @@ def test_trials_that_agree_have_no_bar(table):
     _, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(three, ax)
     plots.metric_vs_number(three, ax, METRICS[1], dict.fromkeys(three.line, 1.0), [0, 1])
+
+
+def test_a_line_alone_has_the_colour_that_it_has_among_all(table):
+    """And so the paper's own panel has it in the same."""
+    tickets = table[table.line == "winning ticket (iterative)"].assign(line="warm-up")
+    tickets.attrs = table.attrs | {
+        "lines": ["rate 0.1", "rate 0.1 reinit", "warm-up"],
+        "conditions": {
+            "rate 0.1": ("iterative", "winning ticket"),
+            "rate 0.1 reinit": ("iterative", "random reinit"),
+            "warm-up": ("iterative", "winning ticket"),
+        },
+    }
+    _, [ax] = plots.panels(1, 1)
+    plots.accuracy_vs_density(tickets, ax, paired=True)
+    assert ax.containers[0].lines[0].get_color() == plots.COLOURS[1]
