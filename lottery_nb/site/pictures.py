@@ -22,15 +22,16 @@ _shown: list[Figure] = []
 
 
 def watch() -> None:
-    """Remember the first picture that `plt.show` will show."""
-    show = plt.show
+    """Remember the first picture that will be shown: a kernel closes what it has shown, with
+    `plt.show` or at the end of a cell."""
+    close = plt.close
 
-    def show_and_remember(*args, **kwargs) -> None:
+    def remember_and_close(*args, **kwargs) -> None:
         if not _shown:
             _shown.extend(map(plt.figure, plt.get_fignums()[:1]))
-        show(*args, **kwargs)
+        close(*args, **kwargs)
 
-    plt.show = show_and_remember
+    plt.close = remember_and_close
 
 
 def keep(name: str, table: pd.DataFrame) -> None:
