@@ -57,8 +57,9 @@ _LAPTOP_DEEP = Shrinking(precision="bf16", trials=1, draws=1)
 SCALES: dict[str, dict[str, Shrinking]] = {
     "smoke": {
         "lenet": Shrinking(
-            data="mnist5k", validation=500, iterations=0.002, evaluate_every=10,
-            rounds=8, trials=2, draws=1, one_shot_every=9, sweep={"rounds": 3, "trials": 1},
+            data="mnist5k", validation=500, iterations=0.0012, evaluate_every=10,
+            rounds=8, trials=2, draws=1, one_shot_every=9,
+            control={"trials": 1}, sweep={"rounds": 3, "trials": 1},
         ),
         "conv": Shrinking(
             data="mnist1k", validation=100, batch=20, iterations=0.0006, evaluate_every=4,

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from . import networks
 from .data import VIEWS, Data, Split, augmented
@@ -206,8 +208,7 @@ class _Batch:
         self.values.flat.mul_(self.alive)
         decays = recipe.weight_decay > 0
         self.decays = stack(lambda t: _decays(t, recipe)).flat if decays else None
-        self.optimiser = _optimiser(recipe, self.values.flat)
-        self.values.flat.grad = self.gradients.flat.zero_()
+        self.optimiser = _Optimiser(recipe, self.values.flat, self.gradients.flat.zero_())
 
         shape = recipe.evaluate_every, recipe.batch
         examples = len(self.splits["train"][1])
@@ -241,8 +242,7 @@ class _Batch:
                 gradients.flat.mul_(self.alive)
             if self.decays is not None:
                 gradients.flat.addcmul_(values.flat, self.decays)
-            self.optimiser.param_groups[0]["lr"] = recipe.rate_at(start + i)
-            self.optimiser.step()
+            self.optimiser.step(recipe.rate_at(start + i))
         if self.pruned:  # where a trial diverged, zero times no number is no zero; -0.0 stays
             values.flat.masked_fill_((self.alive == 0) & ~values.flat.isfinite(), 0)
         self.weights = values.full()
@@ -269,7 +269,7 @@ class _Batch:
 
     def state(self, trial: int) -> State:
         """Where a trial stands after an evaluation."""
-        flats = {"values": self.values.flat} | self._moments()
+        flats = {"values": self.values.flat} | self.optimiser.moments
         state = {name: self.values.of_trial(flat, trial) for name, flat in flats.items()}
         state |= {f"best/{name}": stacked[trial] for name, stacked in self.best.items()}
         state |= {"best_loss": self.best_loss[trial]}
@@ -284,11 +284,8 @@ class _Batch:
     def resume(self, iteration: int, states: list[State]) -> None:
         """Go on where each trial stood after an evaluation, all of them at one iteration."""
         flat = self.values.flat
-        names = [name for name in MOMENTS if name in states[0]]
-        moments = {name: torch.zeros_like(flat) for name in names}
-        self.optimiser.state[flat].update(moments)
-        if self.recipe.optimiser == "adam":
-            self.optimiser.state[flat]["step"] = torch.tensor(float(iteration), device=self.device)
+        moments = {name: torch.zeros_like(flat) for name in MOMENTS if name in states[0]}
+        self.optimiser.resume(iteration, moments)
         for trial, state in enumerate(states):
             for name, into in {"values": flat, **moments}.items():
                 self.values.of_trial(into, trial, torch.from_numpy(state[name]))
@@ -308,10 +305,6 @@ class _Batch:
             for order in self.orders:
                 next(order)
         self.weights = self.values.full()
-
-    def _moments(self) -> dict[str, Tensor]:
-        there = self.optimiser.state[self.values.flat]
-        return {name: there[name] for name in MOMENTS if there.get(name) is not None}
 
     def records(self) -> list[Record]:
         """A record of each training."""
@@ -391,16 +384,40 @@ def _has_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _optimiser(recipe: Recipe, flat: Tensor) -> torch.optim.Optimizer:
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(
-            [flat],
-            lr=recipe.learning_rate,
-            betas=recipe.adam_betas,
-            eps=recipe.adam_eps,
-            fused=True,
-        )
-    return torch.optim.SGD([flat], lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+class _Optimiser:
+    """Steps of torch's fused Adam or SGD through flat buffers, without torch's optimiser objects,
+    whose first step imports a compiler for more than a second; moments: what it keeps of each value
+    from step to step, by torch's names."""
+
+    def __init__(self, recipe: Recipe, values: Tensor, gradients: Tensor):
+        self._recipe, self._values, self._gradients = recipe, values, gradients
+        self._steps = torch.zeros((), device=values.device)
+        self.moments: dict[str, Tensor] = {}
+        if recipe.optimiser == "adam":
+            self.moments = {name: torch.zeros_like(values) for name in MOMENTS[:2]}
+
+    def step(self, rate: float) -> None:
+        recipe, values, gradients = self._recipe, [self._values], [self._gradients]
+        if recipe.optimiser == "adam":
+            first, second = ([self.moments[name]] for name in MOMENTS[:2])
+            beta1, beta2 = recipe.adam_betas
+            adam(
+                values, gradients, first, second, [], [self._steps], fused=True, lr=rate,
+                beta1=beta1, beta2=beta2, eps=recipe.adam_eps, weight_decay=0, amsgrad=False,
+                maximize=False,
+            )  # fmt: skip
+            return
+        momentum: list[Any] = [self.moments.get(MOMENTS[2])] if recipe.momentum else []
+        sgd(
+            values, gradients, momentum, fused=True, lr=rate, momentum=recipe.momentum,
+            dampening=0, nesterov=False, weight_decay=0, maximize=False,
+        )  # fmt: skip
+        self.moments = dict(zip(MOMENTS[2:], momentum))  # which the first step makes
+
+    def resume(self, steps: int, moments: dict[str, Tensor]) -> None:
+        """Go on after so many steps."""
+        self._steps.fill_(steps)
+        self.moments = moments
 
 
 def _batches(examples: int, shape: tuple[int, int], order: tuple):
