@@ -55,7 +55,7 @@ def with_ancestors(
         if request == pending.get(node.key) or done(request):
             return
         before = [Request(each) for each in parents_of(node)]
-        if any(each.node.key in requests or done(each) for each in before) or not given(node):
+        if any(each.node.key in requests for each in before) or not given(node):
             for each in before:
                 add(each)
         pending[node.key] = request

@@ -49,7 +49,7 @@ def train_missing(
     """
     trained: set[str] = set()
     while pending := with_ancestors(
-        wanted, lambda request: stored(store, request), ticket_files.given
+        wanted, lambda request: stored(store, request), lambda node: given(store, node)
     ):
         # Parents that come out anew can send us round once more, but never for the same training.
         if trained & pending.keys():
@@ -220,13 +220,22 @@ def ancestry_of(store: Store, node: Node) -> Ancestry:
     )
 
 
+def given(store: Store, node: Node) -> bool:
+    """Whether a committed file has the mask of a node, found on what the store has of its
+    parents."""
+    return ticket_files.given(node) and not _another(store, node, ticket_files.parents(node))
+
+
 def other_parent(store: Store, node: Node, record: dict | None) -> str:
     """The key of a stored parent that is not the one that a training with this record was made
     from; "" where all are."""
-    for parent in parents_of(node) if record else ():
+    return _another(store, node, record["made_of"]["parents"]) if record else ""
+
+
+def _another(store: Store, node: Node, told: dict[str, dict[str, str]]) -> str:
+    for parent in parents_of(node):
         there = store.record(parent.key)
-        told = record["made_of"]["parents"].get(parent.key) if record else None
-        if there and told != {name: there[name] for name in ("mask", "weights")}:
+        if there and told.get(parent.key) != {name: there[name] for name in ("mask", "weights")}:
             return parent.key
     return ""
 

@@ -160,7 +160,6 @@ def ancestry(node: Node) -> Ancestry:
             "Set LOTTERY_RESULTS to nothing to train its tickets on these data, or LOTTERY_DATA to "
             "those"
         )
-    parents = {other.key: chain.told(round)["parents"][other.key] for other in parents_of(node)}
     origin = (
         {f"initial/{name}": value for name, value in chain.initial_weights().items()}
         if node.origin
@@ -169,9 +168,16 @@ def ancestry(node: Node) -> Ancestry:
     return Ancestry(
         origin=origin or None,
         pruned={name: np.packbits(mask) for name, mask in chain.mask(round).items()},
-        parents=parents,
+        parents=parents(node),
         initial=chain.initial,
     )
+
+
+def parents(node: Node) -> dict[str, dict[str, str]]:
+    """The digests of mask and weights that a committed file tells of a node's parents, by their
+    keys."""
+    chain, round = chains()[node.ticket.key]
+    return {other.key: chain.told(round)["parents"][other.key] for other in parents_of(node)}
 
 
 def load_ticket(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from lottery_nb import LotteryError, lenet, load_ticket
 from lottery_nb.__main__ import main
 from lottery_nb.analysis import results, tables
 from lottery_nb.core import data, tickets
-from lottery_nb.runs import runner, ticket_files
-from lottery_nb.runs.plans import requests_of
+from lottery_nb.runs import batch, runner, ticket_files
+from lottery_nb.runs.plans import Request, requests_of
 from lottery_nb.runs.store import ROOT, Store
 
 PLAN = {"ticket": tiny.iterative(), "continued": tiny.continued(), "one-shot": tiny.one_shot()}
@@ -58,6 +59,25 @@ def test_a_control_is_trained_from_a_committed_mask_and_is_the_same(committed, c
             ours[name] == theirs[name] for name in ("mask", "initial", "weights", "measures")
         )
         assert ours["made_of"]["parents"] == theirs["made_of"]["parents"]
+    assert main(["store", "verify"]) == 0
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_stored_dense_network_does_not_ask_for_its_chain_unless_it_is_another(committed, another):
+    """Such as where another line has trained it already."""
+    dense, *chain = tiny.iterative().nodes("paper", 1)
+    runner.train_missing({dense.key: Request(dense)}, Store(), quiet=True)
+    if another:
+        record, arrays = Store().record(dense.key), Store().arrays(dense.key)
+        arrays["final/fc1.weight"] = arrays["final/fc1.weight"][::-1].copy()
+        weights = tickets.fingerprint(batch.outputs_of(arrays).final)
+        shutil.rmtree(Store().folder / dense.key)
+        Store().write(dense.key, record | {"weights": weights}, arrays)
+    wanted = {chain[0].key: Request(chain[0])} if another else {chain[-1].key: Request(chain[-1])}
+    runner.train_missing(wanted, Store(), quiet=True)
+    assert set(Store()) == {dense.key, *wanted}
+    same = Store().record(*wanted)["mask"] == committed.record(*wanted)["mask"]
+    assert same != another, "pruned from what is stored"
     assert main(["store", "verify"]) == 0
 
 
