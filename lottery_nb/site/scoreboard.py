@@ -259,25 +259,19 @@ def summary(sheets: Sheets) -> str:
 
 
 def by_network(sheets: Sheets) -> str:
-    """How the claims about trainings of each network stand, as a Markdown table."""
+    """How the claims about trainings of each network stand, as a Markdown table with the marks of
+    outcomes."""
     every = pd.concat(
         sheet.assign(network=sheet.id.map(networks_of(figure, sheet)))
         for figure, sheet in sheets.items()
         if figure.plan
     )
-    columns = {
-        "reproduce": every.outcome == "reproduced",
-        "do not": every.outcome == "not reproduced",
-        "inconclusive": every.outcome.isin(["direction holds", "open"]),
-        "not tested": every.outcome == "not tested",
-    }
-    lines = [f"| | claims | {' | '.join(columns)} | evidence |", f"|---|{'--:|' * 5}---|"]
+    lines = [f"| | claims | {' | '.join(OUTCOMES.values())} | evidence |", f"|---|{'--:|' * 6}---|"]
     for name in NAMES.values():
-        own = every.network == name
-        tested = every.evidence[own & every.evidence.ne("")]
-        where = " and ".join(each for each in EVIDENCE if (tested == each).any())
-        counts = " | ".join(str((own & which).sum()) for which in columns.values())
-        lines.append(f"| {name} | {own.sum()} | {counts} | {where or '–'} |")
+        own = every[every.network == name]
+        counts = " | ".join(str((own.outcome == outcome).sum()) for outcome in OUTCOMES)
+        where = " and ".join(each for each in EVIDENCE if (own.evidence == each).any())
+        lines.append(f"| {name} | {len(own)} | {counts} | {where or OUTCOMES['not tested']} |")
     return "\n".join(lines)
 
 
