@@ -754,6 +754,7 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure
             name = f"Ours: {LABELS[accuracy].lower()}" if apart else LABELS[accuracy]
             ax.set_title(f"{name} after {reached.max():,} iterations")
         if apart:
+            _mark_the_claim(ax, table, metric, how["paper"], set(table.line), _factor(metric))
             _papers_alone(table, axes[2 * i + 1], metric, **how)
             axes[2 * i + 1].set_title(f"The paper: {LABELS[accuracy].lower()}, {MOMENTS[moment]}")
     legend(figure, ours, at=None if apart else axes[3], untrained=_untrained(table))
@@ -1358,12 +1359,13 @@ def _mark_the_claim(
         ax.hlines(from_y, *sorted((from_x, x)), color=INK, linewidth=0.8, linestyle=":", zorder=4)
     head = {"marker": "^" if y > from_y else "v", "markersize": 4, "markevery": [1]}
     ax.plot([x, x], [from_y, y], color=INK, linewidth=1.0, zorder=5, gid=labels.MARK, **head)
-    ax.annotate(
+    number = ax.annotate(
         f"{row.claim.show(row.ours)} at {x:.3g} %", (x, (y + from_y) / 2), (0, 0), ha="center",
         va="center", textcoords="offset points", fontsize=labels.SIZE, fontweight="bold",
         color=INK, zorder=6, gid=labels.MARK, annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
     )  # fmt: skip
+    number.set_in_layout(False)  # `labels.place_mark` moves it into the panel
 
 
 def _frame_the_claim(

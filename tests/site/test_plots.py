@@ -562,3 +562,19 @@ def test_a_line_alone_has_the_colour_that_it_has_among_all(table):
     _, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(tickets, ax, paired=True)
     assert ax.containers[0].lines[0].get_color() == plots.COLOURS[1]
+
+
+def test_a_narrower_network_has_its_claim_marked_beside_the_papers_panel(monkeypatch):
+    monkeypatch.delenv("LOTTERY_RESULTS")
+    [figure] = notebooks.named(["fig07"])
+    table = run(figure.plan, scale="committed", quiet=True)
+    drawn = plots.accuracy_at_checkpoints(table, "test_accuracy", paper="fig07", paired=True)
+    ours, theirs = drawn.axes[4:6]
+    [arrow] = [line for line in ours.lines if line.get_gid() == labels.MARK]
+    rows = table[(table.line == "rate 0.1") & (table.metric == "test_accuracy_at_end")]
+    means = 100 * rows.groupby("density").value.mean()
+    assert arrow.get_ydata() == pytest.approx([means[1.0], means.iloc[0]])
+    assert not [line for line in theirs.lines if line.get_gid() == labels.MARK]
+    assert {text.get_text() for text in ours.texts if text.get_gid() == "name"} == {
+        line for line in table.attrs["lines"] if line in set(table.line)
+    }, "and room is left for the names"
