@@ -293,8 +293,8 @@ def _known(network: str, there: dict) -> str:
 
 def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> list[str]:
     """Write the masks of the winning tickets that plans stand on, as far as the store has them,
-    into the committed tickets; what was done, in lines. A file that has more rounds than the store
-    stays as it is."""
+    into the committed tickets; what was done, in lines. Rounds that a file has and the store has
+    not stay. Raises LotteryError, and writes nothing more, where a file has other tickets."""
     where, store = folder(), Store()
     if where is None:
         raise LotteryError(
@@ -337,32 +337,13 @@ def _write(
     which = first.dense.key.rpartition("-")[2][:8]
     name = f"{recipe.network}-{scale}-{strategy}-t{trial}-{which}.safetensors"
     path = where / name
-    if path.exists() and set(rounds) <= {each["round"] for each in _chain(path).rounds}:
+    held = _chain(path) if path.exists() else None
+    kept = {each["round"]: each for each in held.rounds} if held else {}
+    if set(rounds) <= set(kept):
         return f"{path}: has all rounds"
     records = {round: store.needed_record(node.key) for round, node in rounds.items()}
-    dense, origin = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
-    shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}
-    tensors = {}
-    for layer, shape in shapes.items():
-        pruned_in, alive = (
-            np.zeros(int(np.prod(shape)), np.uint8),
-            np.ones(int(np.prod(shape)), bool),
-        )
-        for order, node in enumerate(rounds.values(), 1):
-            mask = np.unpackbits(
-                store.needed_arrays(node.key)[f"mask/{layer}"], count=len(alive)
-            ).astype(bool)
-            if (mask & ~alive).any():
-                raise LotteryError(
-                    f"{node.key}: its mask is not within that of the round before; run store verify"
-                )
-            pruned_in[alive & ~mask], alive = order, mask
-        planes = max(int(len(rounds)).bit_length(), 1)
-        tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
-    if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
-        tensors |= {name: value for name, value in origin.items() if name.startswith("initial/")}
-    told = [
-        {
+    fresh = {
+        round: {
             "round": round,
             "key": record["key"],
             "mask": record["mask"],
@@ -370,7 +351,42 @@ def _write(
             "parents": record["made_of"]["parents"],
         }
         for round, record in records.items()
-    ]
+    }
+    dense, origin = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
+    twice = kept.keys() & fresh.keys()
+    others = any(kept[round]["mask"] != fresh[round]["mask"] for round in twice)
+    if held and (others or held.initial != dense["initial"]):
+        raise LotteryError(
+            f"{path} has other tickets than the store {store.folder}: nothing is written; delete "
+            "the file to replace it"
+        )
+    shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}
+    told = dict(sorted((kept | fresh).items()))
+    masks = {round: held.mask(round) for round in kept} if held else {}
+    for round, node in rounds.items():
+        arrays = store.needed_arrays(node.key)
+        masks[round] = {
+            name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).astype(bool)
+            for name, shape in shapes.items()
+        }
+    tensors = {}
+    for layer, shape in shapes.items():
+        pruned_in, alive = (
+            np.zeros(int(np.prod(shape)), np.uint8),
+            np.ones(int(np.prod(shape)), bool),
+        )
+        for order, (round, each) in enumerate(told.items(), 1):
+            mask = masks[round][layer].ravel()
+            if (mask & ~alive).any():
+                raise LotteryError(
+                    f"{each['key']}: its mask is not within that of the round before; run store "
+                    "verify"
+                )
+            pruned_in[alive & ~mask], alive = order, mask
+        planes = max(len(told).bit_length(), 1)
+        tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
+    if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
+        tensors |= {name: value for name, value in origin.items() if name.startswith("initial/")}
     metadata = {
         "format": FORMAT,
         "network": recipe.network,
@@ -381,10 +397,10 @@ def _write(
         "shapes": json.dumps(shapes),
         "data": json.dumps(dense["made_of"]["data"]),
         "initial": dense["initial"],
-        "rounds": json.dumps(told),
+        "rounds": json.dumps(list(told.values())),
     }
     where.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     save_file(tensors, draft, metadata)
     draft.replace(path)
-    return f"{path}: rounds {', '.join(map(str, rounds))}, {path.stat().st_size / 1000:,.0f} kB"
+    return f"{path}: rounds {', '.join(map(str, told))}, {path.stat().st_size / 1000:,.0f} kB"

@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from shared import tiny, trained_store
 
 from lottery_nb import LotteryError, lenet, load_ticket
@@ -133,7 +135,6 @@ def file_of(trial):
 
 
 def test_a_file_cut_in_half_or_of_other_things_is_named(committed):
-    from safetensors.numpy import save_file
 
     path = file_of(0)
     whole = path.read_bytes()
@@ -149,8 +150,6 @@ def test_a_file_cut_in_half_or_of_other_things_is_named(committed):
 
 
 def test_a_file_of_another_network_or_with_an_altered_mask_is_named(committed):
-    from safetensors import safe_open
-    from safetensors.numpy import load_file, save_file
 
     path = file_of(0)
     with safe_open(path, "numpy") as file:
@@ -222,3 +221,43 @@ def test_exporting_again_keeps_a_file_that_has_more(committed, monkeypatch):
     assert all(line.endswith("has all rounds") for line in said)
     assert {path: path.read_bytes() for path in ticket_files.folder().iterdir()} == before
     assert results.committed().rows.empty
+
+
+def content(path):
+    """What a ticket file says and holds; its header's order is left to chance."""
+    told = safe_open(path, "numpy").metadata()
+    return told, {name: each.tobytes() for name, each in load_file(path).items()}
+
+
+def test_a_store_of_later_rounds_adds_them_to_a_file(committed, tmp_path, monkeypatch):
+    """As where another machine goes on from the committed masks: the file is what one store with
+    all rounds gives."""
+    plan = {"ticket": tiny.iterative()}
+    [whole] = ticket_files.folder().glob("*-iterative-t0-*")
+    wanted = content(whole)
+    for path in ticket_files.folder().iterdir():
+        path.unlink()
+    early = trained_store(tmp_path / "early", tiny.iterative().at_rounds(0, 1, 2))
+    monkeypatch.setenv("LOTTERY_STORE", str(early.folder))
+    ticket_files.export({"fig99": plan}, "paper", 1)
+    monkeypatch.setenv("LOTTERY_STORE", str(tmp_path / "later"))
+    last = tiny.iterative().nodes("paper", 1)[-1]
+    runner.train_missing({last.key: Request(last)}, Store(), quiet=True)
+    assert {Store().record(key)["round"] for key in Store()} == {0, 2, 3}, (
+        "round 1 is not made anew"
+    )
+    ticket_files.export({"fig99": plan}, "paper", 1)
+    assert content(whole) == wanted
+
+
+def test_a_file_of_other_tickets_is_not_replaced(committed, tmp_path, monkeypatch):
+    [path] = ticket_files.folder().glob("*-iterative-t0-*")
+    told, tensors = safe_open(path, "numpy").metadata(), load_file(path)
+    rounds = json.loads(told["rounds"])[:-1]
+    rounds[1]["mask"] = "0" * 16
+    save_file(tensors, path, told | {"rounds": json.dumps(rounds)})
+    before = path.read_bytes()
+    monkeypatch.setenv("LOTTERY_STORE", str(committed.folder))
+    with pytest.raises(LotteryError, match="has other tickets than the store.*delete the file"):
+        ticket_files.export({"fig99": {"ticket": tiny.iterative()}}, "paper", 1)
+    assert path.read_bytes() == before
