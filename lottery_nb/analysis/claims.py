@@ -293,16 +293,12 @@ def _value_at(points: Points, where: dict) -> float | None:
     """Mean value of the points at a place: density (one or a window) and iteration, where they are
     given; of a distribution, whose points have an "x", its moment or its probability density at
     `x`."""
-    values, densities = points["value"], points["density"]
+    values = points["value"]
     chosen = np.ones(len(values), bool)
     if "iteration" in where:
         chosen &= points["iteration"] == where["iteration"]
-    density = where.get("density")
-    if isinstance(density, list):
-        chosen &= (densities >= density[0]) & (densities <= density[1])
-    elif density is not None and chosen.any():
-        off = np.where(chosen & ~np.isnan(densities), np.abs(densities - density), np.inf)
-        chosen &= (off == off.min()) & (off <= DENSITY_TOLERANCE * min(density, 1 - density))
+    if "density" in where:
+        chosen[chosen] = at_density(points["density"][chosen], where["density"])
     if not chosen.any():
         return None
     if "moment" in where:
@@ -312,6 +308,16 @@ def _value_at(points: Points, where: dict) -> float | None:
     there = values[chosen]
     there = there[~np.isnan(there)]
     return float(there.mean()) if len(there) else float("nan")
+
+
+def at_density(densities: np.ndarray, wanted: float | list[float]) -> np.ndarray:
+    """Which of some densities a claim's place means: those in its window, or those nearest to its
+    one density, if they are near."""
+    if isinstance(wanted, list):
+        return (densities >= wanted[0]) & (densities <= wanted[1])
+    off = np.where(np.isnan(densities), np.inf, np.abs(densities - wanted))
+    near = off <= DENSITY_TOLERANCE * min(wanted, 1 - wanted)
+    return near & (off == off.min(initial=np.inf))
 
 
 def _moment(x: np.ndarray, density: np.ndarray, which: str) -> float:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import LotteryError
-from ..core.lines import CURVES, PATH, TEST_STOP, Line, Node, any_distribution
+from ..core.lines import CURVES, PATH, TEST_STOP, Line, Node, any_distribution, in_order
 from ..core.scales import SCALES
 from ..runs.graph import parents_of, with_ancestors
 from ..runs.plans import Plan, Request, requests_of
@@ -129,7 +129,7 @@ class Committed:
                 for node in line.of_trial(scale, trial)
                 if self.serves(Request(node, shows))
             ]
-        return sorted(asked, key=lambda node: (node.round, node.trial, node.draw))
+        return in_order(asked)
 
     @cache  # noqa: B019
     def best_scale(self, line: Line) -> str | None:

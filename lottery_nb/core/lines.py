@@ -154,6 +154,11 @@ class Node:
         return f"{self.recipe.network}-{self.recipe.data}-{kind}-{place}-{digest}"
 
 
+def in_order(nodes: Iterable[Node]) -> list[Node]:
+    """By round, then by trial and draw."""
+    return sorted(nodes, key=lambda node: (node.round, node.trial, node.draw))
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of a figure: which tickets, which control on them, which rounds are drawn."""
@@ -270,7 +275,7 @@ class Line:
     @lru_cache(maxsize=10_000)  # noqa: B019 (a plan asks again and again; one node keeps its key)
     def _nodes(self, scale: str, trials: int) -> list[Node]:
         nodes = (node for trial in range(trials) for node in self.of_trial(scale, trial))
-        return sorted(nodes, key=lambda node: (node.round, node.trial, node.draw))
+        return in_order(nodes)
 
     def of_trial(self, scale: str, trial: int) -> Iterator[Node]:
         """The trainings of one trial, in order of rounds."""

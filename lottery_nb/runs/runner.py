@@ -233,6 +233,7 @@ def other_parent(store: Store, node: Node, record: dict | None) -> str:
 
 
 def _another(store: Store, node: Node, told: dict[str, dict[str, str]]) -> str:
+    """The key of a stored parent with other digests than are told of it; "" where all have them."""
     for parent in parents_of(node):
         there = store.record(parent.key)
         if there and told.get(parent.key) != {name: there[name] for name in ("mask", "weights")}:

@@ -354,10 +354,12 @@ def _write(
     }
     dense, origin = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
     twice = kept.keys() & fresh.keys()
-    others = any(kept[round]["mask"] != fresh[round]["mask"] for round in twice)
+    others = any(
+        kept[round][name] != fresh[round][name] for round in twice for name in ("mask", "weights")
+    )
     if held and (others or held.initial != dense["initial"]):
         raise LotteryError(
-            f"{path} has other tickets than the store {store.folder}: nothing is written; delete "
+            f"{path} has other tickets than the store {store.folder}: it stays as it is; delete "
             "the file to replace it"
         )
     shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}

@@ -1345,22 +1345,21 @@ def _mark_the_claim(
 ) -> None:
     """The first of the figure's claims that compares two of the panel's points, where it happens:
     an arrow from what it compares with, and our number."""
-    marked = (
-        (row, ends)
-        for row, of, against in _comparisons(table, metric, figure, lines)
-        if None not in (ends := [_point(table, place, factor) for place in (against, of)])
-        and of.get("density") != 1
-    )
-    row, ends = next(marked, (None, None))
-    if ends is None:
-        return
-    (from_x, from_y), (x, y) = ends
+    for row, of, against in _comparisons(table, metric, figure, lines):
+        ends = [_point(table, place, factor) for place in (against, of)]
+        if None not in ends and of.get("density") != 1:
+            _draw_arrow(ax, *ends, row.claim.show(row.ours))
+            return
+
+
+def _draw_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], said: str) -> None:
+    (from_x, from_y), (x, y) = start, end
     if from_x != x:
         ax.hlines(from_y, *sorted((from_x, x)), color=INK, linewidth=0.8, linestyle=":", zorder=4)
     head = {"marker": "^" if y > from_y else "v", "markersize": 4, "markevery": [1]}
     ax.plot([x, x], [from_y, y], color=INK, linewidth=1.0, zorder=5, gid=labels.MARK, **head)
     number = ax.annotate(
-        f"{row.claim.show(row.ours)} at {x:.3g} %", (x, (y + from_y) / 2), (0, 0), ha="center",
+        f"{said} at {x:.3g} %", (x, (y + from_y) / 2), (0, 0), ha="center",
         va="center", textcoords="offset points", fontsize=labels.SIZE, fontweight="bold",
         color=INK, zorder=6, gid=labels.MARK, annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
@@ -1373,19 +1372,15 @@ def _frame_the_claim(
 ) -> None:
     """The first of the figure's claims that compares two of a map's rows, where it happens: a frame
     around what it is about, with our number, a dashed one around what it compares with."""
-    found = _comparisons(table, metric, figure, set(names))
-    row, of, against = next(found, (None, None, None))
-    if row is None:
+    found = next(_comparisons(table, metric, figure, set(names)), None)
+    if found is None:
         return
+    row, of, against = found
     for place, dashes in ((against, "--"), (of, "-")):
         rows = table[(table.line == place["line"]) & (table.metric == metric)]
         densities = np.sort(rows.density.dropna().unique())
-        window = place.get("density", [0, 1])
-        if isinstance(window, list):
-            inside = (densities >= window[0]) & (densities <= window[1])
-        else:
-            inside = abs(densities - window) == abs(densities - window).min()
-        edges, [cells] = 100 * _edges(densities), np.nonzero([inside])[1:]
+        inside = claims.at_density(densities, place.get("density", [0, 1]))
+        edges, cells = 100 * _edges(densities), np.flatnonzero(inside)
         left, right, y = edges[cells[0]], edges[cells[-1] + 1], names.index(place["line"])
         frame = Rectangle((left, y), right - left, 1, fill=False, zorder=5, clip_on=False)
         frame.set(edgecolor=INK, linewidth=1.6, linestyle=dashes)
@@ -1414,8 +1409,10 @@ def _point(table: pd.DataFrame, place: dict, factor: float) -> tuple[float, floa
     density = place.get("density")
     if not isinstance(density, int | float) or rows.empty:
         return None
-    nearest = rows["round"][(rows.density - density).abs().idxmin()]
-    rows = rows[rows["round"] == nearest]
+    there = rows["round"][claims.at_density(rows.density.to_numpy(float), density)]
+    if there.empty:
+        return None
+    rows = rows[rows["round"] == there.iloc[0]]
     return 100 * rows.density.iloc[0], factor * rows.value.mean()
 
 
