@@ -56,18 +56,14 @@ def place_mark(ax: Axes) -> None:
     taken = [each.get_window_extent().extents for each in ax.texts if each is not text]
     half = np.array([box.width, box.height]) / 2 + 2
     (left, bottom), (right, top) = ax.bbox.min + half, ax.bbox.max - half
-    least, found = np.inf, None
-    for middle in np.mgrid[left:right:GRID, bottom:top:GRID].reshape(2, -1).T:
-        low, high = middle - half, middle + half
-        if _overlaps(low, high, taken):
-            continue
-        cost = COVERS * _within(points, low, high) + _distance(arrow, middle, half)
-        if cost < least:
-            least, found = cost, middle
-    if found is None:
+    middles = np.mgrid[left:right:GRID, bottom:top:GRID].reshape(2, -1).T
+    middles = middles[~_overlaps(middles, half, taken)]
+    if not len(middles):
         text.remove()
         return
-    _move(text, arrow[np.hypot(*(arrow - found).T).argmin()], found)
+    cost = COVERS * _within(points, middles, half) + _distance(arrow, middles, half)
+    middle = middles[cost.argmin()]
+    _move(text, arrow[np.hypot(*(arrow - middle).T).argmin()], middle)
 
 
 def _move(text: Annotation, at: np.ndarray, middle: np.ndarray) -> None:
@@ -114,36 +110,39 @@ def _best(
     gap = half[1] + 5
     beside = [(half[0] + 6, 0), (0, gap), (0, -gap), (half[0], gap), (half[0], -gap)]
     beside += [(-half[0], gap), (-half[0], -gap), (0, 2 * gap), (0, -2 * gap)]
-    end, ours = own[:, 0].max(), [own, *strangers]
-    least, found = np.inf, None
-    for at in own[:: max(len(own) // 60, 1)]:
-        for offset in beside:
-            middle = at + offset
-            low, high = middle - half - 1, middle + half + 1
-            if (low < room[:2]).any() or (high > room[2:]).any():
-                continue
-            if _overlaps(low, high, taken):
-                continue
-            cost = FROM_END * (end - at[0]) + COVERS_PAPERS * _within(behind, low, high)
-            cost += COVERS * sum(_within(line, low, high) for line in ours)
-            near = _distance(own, middle, half)
-            cost += 0.5 * near
-            cost += STRANGER * any(_distance(line, middle, half) < near for line in strangers)
-            if cost < least:
-                least, found = cost, (at, middle)
+    at = np.repeat(own[:: max(len(own) // 60, 1)], len(beside), axis=0)
+    middles = at + np.resize(beside, at.shape)
+    inside = (middles - half - 1 >= room[:2]) & (middles + half + 1 <= room[2:])
+    free = inside.all(axis=1) & ~_overlaps(middles, half + 1, taken)
+    if not free.any():
+        return None
+    at, middles = at[free], middles[free]
+    near = _distance(own, middles, half)
+    cost = 0.5 * near + FROM_END * (own[:, 0].max() - at[:, 0])
+    cost += COVERS_PAPERS * _within(behind, middles, half + 1)
+    cost += COVERS * sum(_within(line, middles, half + 1) for line in (own, *strangers))
+    nearer = [_distance(line, middles, half) < near for line in strangers]
+    cost += STRANGER * np.any(nearer, axis=0)
+    return at[cost.argmin()], middles[cost.argmin()]
+
+
+# Of many boxes at once, which have their middles, (boxes, 2), and half of their size in common:
+
+
+def _overlaps(middles: np.ndarray, half: np.ndarray, taken: list[np.ndarray]) -> np.ndarray:
+    """Whether each overlaps any of those taken."""
+    found = np.zeros(len(middles), bool)
+    for box in taken:
+        found |= ((middles - half < box[2:]) & (middles + half > box[:2])).all(axis=1)
     return found
 
 
-def _overlaps(low: np.ndarray, high: np.ndarray, boxes: list[np.ndarray]) -> bool:
-    """Whether a box from `low` to `high` and one of several overlap."""
-    return any((low < box[2:]).all() and (high > box[:2]).all() for box in boxes)
+def _within(points: np.ndarray, middles: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """How many points lie in each."""
+    return (abs(points - middles[:, None]) < half).all(axis=2).sum(axis=1)
 
 
-def _within(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> int:
-    return int(((points > low) & (points < high)).all(axis=1).sum())
-
-
-def _distance(points: np.ndarray, middle: np.ndarray, half: np.ndarray) -> float:
-    """From the edge of a name to the nearest of a line's places."""
-    apart = np.maximum(abs(points - middle) - half, 0)
-    return float(np.hypot(*apart.T).min())
+def _distance(points: np.ndarray, middles: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """From the edge of each to the nearest point."""
+    apart = np.maximum(abs(points - middles[:, None]) - half, 0)
+    return np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)

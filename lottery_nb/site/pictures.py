@@ -43,10 +43,13 @@ def keep(name: str, table: pd.DataFrame) -> None:
     kinds, panels = ["csv"], []
     if _shown:
         picture, kinds = _shown[0], ["png", "svg", "csv"]
+        if not notebook.is_study:
+            _slide(picture, notebook)
+        picture.draw_without_rendering()
+        picture.set_layout_engine(None)  # what has its place keeps it, and is drawn once a file
         picture.savefig(PAGES / f"{name}.png", dpi=200)
         picture.savefig(PAGES / f"{name}.svg", metadata={"Date": None})
         if not notebook.is_study:
-            _slide(picture, notebook)
             panels = _panels(picture, name)
     glance = "" if notebook.is_study else pages.glance(notebook, table)
     told = [(str(panel.path), panel.title, panel.readings) for panel in panels]
@@ -70,10 +73,8 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
 def _panels(picture: Figure, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
     put them side by side or one below the other; the title of each, and what can be read off it.
-    The first is the gallery's picture too."""
+    The picture's layout must be done and over. The first is the gallery's picture too."""
     inches = picture.dpi_scale_trans.inverted()
-    picture.draw_without_rendering()
-    picture.set_layout_engine("none")  # panels stay where they are while others are hidden
     for legend in list(picture.legends):  # one no wider than a panel in its place
         legend.remove()
         key = key_of(picture)

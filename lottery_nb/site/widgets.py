@@ -250,6 +250,8 @@ def _slider(
 
 def _svg(figure: Figure) -> bytes:
     drawn = BytesIO()
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)  # or saving would lay it out by drawing it once more
     with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
