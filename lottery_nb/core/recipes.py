@@ -31,6 +31,16 @@ def _budget(default):
     return field(default=default, metadata={"budget": True})
 
 
+def _of_step(default):
+    """A number of the optimiser's steps, which may differ in a batch."""
+    return field(default=default, metadata={"of": "step"})
+
+
+def _of_ticket(default):
+    """A field that decides tickets, and nothing of how they are trained."""
+    return field(default=default, metadata={"of": "ticket"})
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides how one network is trained and pruned.
@@ -62,32 +72,40 @@ class Recipe:
     dropout: float = 0.0  # probability to drop a unit of a hidden layer (convolutional networks)
     precision: str = "fp32"  # "fp32" | "bf16": of products (convolutional networks), not of weights
     # "glorot" | "gaussian", both truncated at two sigma (facts of the paper's Figure 15)
-    initialisation: str = "glorot"
-    init_std: float = 0.0  # "gaussian" only: sigma, the same for every layer
+    initialisation: str = _of_ticket("glorot")
+    init_std: float = _of_ticket(0.0)  # "gaussian" only: sigma, the same for every layer
     optimiser: str = "adam"  # "adam" | "sgd"
-    learning_rate: float = 1.2e-3
-    momentum: float = 0.0  # SGD only
-    weight_decay: float = 0.0  # SGD only; of weights, not of biases and batch-norm
-    warmup: int = 0  # iterations over which the learning rate rises linearly from 0
-    milestones: tuple[int, ...] = ()  # iterations from which on the learning rate is a tenth
+    learning_rate: float = _of_step(1.2e-3)
+    momentum: float = _of_step(0.0)  # SGD only
+    weight_decay: float = _of_step(0.0)  # SGD only; of weights, not of biases and batch-norm
+    warmup: int = _of_step(0)  # iterations over which the learning rate rises linearly from 0
+    milestones: tuple[int, ...] = _of_step(
+        ()
+    )  # iterations from which on the learning rate is a tenth
     augment: bool = False  # flip and shift training images at random, anew in each batch
     # Checkpoint iterations: test accuracy is taken there, besides at early stop and at the end
     checkpoints: tuple[int, ...] = field(default=(), metadata={"key": "marks"})
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    adam_eps: float = 1e-8
+    adam_betas: tuple[float, float] = _of_step((0.9, 0.999))
+    adam_eps: float = _of_step(1e-8)
     batch: int = 60  # images an iteration
     evaluate_every: int = 100  # iterations between two evaluations
     validation: int = 5000  # images held out of the training set
     split_seed: int = 0  # which images those are; the same for all trials
-    prune_fc: float = 0.2  # of the survivors of a fully-connected layer, a round
-    prune_output: float = 0.1  # of the survivors of the output layer, a round
-    prune_conv: float = 0.1  # of the survivors of a convolution, a round
-    pruned: str = "all"  # "all" | "conv" | "fc": which layers are pruned; "fc" has the output layer
-    scope: str = "layerwise"  # "layerwise" | "global": of each layer, or of all convolutions
-    criterion: str = "magnitude"  # of `masks.CRITERIA`: which weights go first
+    prune_fc: float = _of_ticket(0.2)  # of the survivors of a fully-connected layer, a round
+    prune_output: float = _of_ticket(0.1)  # of the survivors of the output layer, a round
+    prune_conv: float = _of_ticket(0.1)  # of the survivors of a convolution, a round
+    pruned: str = _of_ticket(
+        "all"
+    )  # "all" | "conv" | "fc": which layers are pruned; "fc" has the output layer
+    scope: str = _of_ticket(
+        "layerwise"
+    )  # "layerwise" | "global": of each layer, or of all convolutions
+    criterion: str = _of_ticket("magnitude")  # of `masks.CRITERIA`: which weights go first
     # Late rewinding: survivors go back to where the dense network was after so many iterations
-    rewind: int = 0
-    one_shot_step: float = 0.025  # one-shot densities are that far apart (output layer: half)
+    rewind: int = _of_ticket(0)
+    one_shot_step: float = _of_ticket(
+        0.025
+    )  # one-shot densities are that far apart (output layer: half)
     rounds: int = _budget(28)  # pruning rounds after the dense one
     trials: int = _budget(5)
     draws: int = _budget(3)  # at most so many reinitialisations of a ticket
@@ -261,6 +279,18 @@ class Recipe:
             f.metadata.get("key", f.name): (getattr(self, f.name), f.default) for f in deciding
         }
         return {name: value for name, (value, default) in values.items() if value != default}
+
+    @cached_property
+    def shared(self) -> dict:
+        """Of the `identity` what all trainings of a batch have in common: not the numbers of the
+        optimiser's steps, nor what decides their tickets."""
+        own = {f.metadata.get("key", f.name) for f in fields(self) if "of" in f.metadata}
+        return {name: value for name, value in self.identity.items() if name not in own}
+
+    @cached_property
+    def steps(self) -> tuple:
+        """The numbers of the optimiser's steps; trainings that have the same step alike."""
+        return tuple(getattr(self, f.name) for f in fields(self) if f.metadata.get("of") == "step")
 
     @classmethod
     def of_identity(cls, identity: dict) -> "Recipe":

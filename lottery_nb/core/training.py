@@ -1,10 +1,11 @@
-"""The engine: trains several tickets of one recipe at once and returns a record of each.
+"""The engine: trains several tickets at once, of one recipe or of several that differ in numbers,
+and returns a record of each.
 
-On a CPU a ticket leaves the same bits alone, in a batch of any size and in any process, on the same
-kind of processor and with the same torch. Three things make that so: one thread, as several split
-products otherwise; parameters in a buffer that fills whole vectors, as the optimiser takes a tail
-that does not by other arithmetic; and that each ticket's own density decides whether its first
-layer is trained as a sparse matrix.
+On a CPU a ticket leaves the same bits alone, in a batch of any size and company and in any process,
+on the same kind of processor and with the same torch. Three things make that so: one thread, as
+several split products otherwise; parameters of each trial that fill whole vectors, as the optimiser
+takes a tail that does not by other arithmetic; and that each ticket's own density decides whether
+its first layer is trained as a sparse matrix.
 """
 
 import ctypes
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
-from typing import Any, Protocol
+from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,7 +34,7 @@ from .tickets import Ticket
 
 # On several, products are split otherwise, and a batch leaves other bits than a trial alone.
 THREADS = 1
-VECTOR = 64  # numbers, of which the parameters' buffer holds a multiple
+VECTOR = 64  # numbers, of which each trial's values of a parameter are a multiple in the buffer
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # as torch's optimisers name them
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
@@ -129,20 +131,29 @@ def _keep_memory() -> None:
 def train(
     tickets: list[Ticket],
     data: Data,
-    recipe: Recipe,
+    recipe: Recipe | list[Recipe],
     device: torch.device | str = "cpu",
     test_curves: bool = False,
     progress: Callable[[float], None] = lambda iterations: None,
     saved: Saved | None = None,
 ) -> list[Record]:
-    """Train every ticket by the recipe; one record each, in their order.
+    """Train every ticket; one record each, in their order.
 
-    test_curves: evaluate the test set at every evaluation too. progress: called with the iterations
-    done since the last call, as shares of all tickets'. saved: where they go on from, to the same
-    bits, and where to keep how far they are; None: nowhere. Pruned weights are exactly zero
-    throughout: their gradients are, so no optimiser moves them. Raises LotteryError where the
-    recipe asks for bf16 and the device has none.
+    recipe: of all, or one each, equal but in what `Recipe.shared` leaves out. test_curves: evaluate
+    the test set at every evaluation too. progress: called with the iterations done since the last
+    call, as shares of all tickets'. saved: where they go on from, to the same bits, and where to
+    keep how far they are; None: nowhere. Pruned weights are exactly zero throughout: their
+    gradients are, so no optimiser moves them. Raises LotteryError where the recipe asks for bf16
+    and the device has none, or recipes cannot be trained together.
     """
+    recipes = recipe if isinstance(recipe, list) else [recipe] * len(tickets)
+    recipe = recipes[0]
+    for other in recipes:
+        if differ := {name for name, _ in recipe.shared.items() ^ other.shared.items()}:
+            raise LotteryError(
+                f"these recipes cannot be trained together: they differ in "
+                f"{', '.join(sorted(differ))}; train them in batches of their own"
+            )
     network, device = networks.build(recipe), torch.device(device)
     if recipe.precision == "bf16" and not _has_bf16(device):
         raise LotteryError(
@@ -160,7 +171,8 @@ def train(
     with arithmetic(), torch.no_grad():
         for (packed, done), group in together.items():
             share = len(group) / len(tickets)
-            batch = _Batch([tickets[i] for i in group], packed, network, data, recipe, device)
+            mine = [tickets[i] for i in group], [recipes[i] for i in group]
+            batch = _Batch(*mine, packed, network, data, device)
             if done:
                 batch.resume(done, [begun[i] for i in group])
                 progress(done * share)
@@ -179,36 +191,44 @@ def train(
 class _Batch:
     """Tickets that are trained together: what they are now, and what was seen of them so far.
 
-    packed: the layers that are trained as sparse matrices.
+    recipes: of each; packed: the layers that are trained as sparse matrices.
     """
 
     def __init__(
         self,
         tickets: list[Ticket],
+        recipes: list[Recipe],
         packed: tuple[str, ...],
         network: Network,
         data: Data,
-        recipe: Recipe,
         device: torch.device,
     ):
-        self.network, self.recipe, self.device, self.trials = network, recipe, device, len(tickets)
+        self.recipe = recipe = recipes[0]  # for what all have in common
+        self.network, self.device, self.trials = network, device, len(tickets)
         self.splits = {
             name: (network.prepare(split.images).to(device), split.labels.to(device))
             for name, split in vars(data).items()
             if isinstance(split, Split)
         }
 
-        def stack(each: Callable[[Ticket], dict[str, Tensor]]) -> _Stack:
-            return _Stack([each(ticket) for ticket in tickets], device, survivors)
+        patterns = {
+            name: torch.stack([_whole_vectors(ticket.mask[name]) for ticket in tickets])
+            for name in packed
+        }
 
-        survivors = {name: torch.stack([t.mask[name] for t in tickets]) for name in packed}
-        self.values, self.gradients = stack(lambda t: t.weights), stack(lambda t: t.weights)
+        def stack(each: Callable[[Ticket, Recipe], dict[str, Tensor]]) -> _Stack:
+            return _Stack([*map(each, tickets, recipes)], device, patterns)
+
+        self.values, self.gradients = (stack(lambda ticket, _: ticket.weights) for _ in range(2))
         self.alive = stack(_alive).flat
-        self.pruned = not self.alive.all()
+        self.pruned = not all(mask.all() for ticket in tickets for mask in ticket.mask.values())
         self.values.flat.mul_(self.alive)
-        decays = recipe.weight_decay > 0
-        self.decays = stack(lambda t: _decays(t, recipe)).flat if decays else None
-        self.optimiser = _Optimiser(recipe, self.values.flat, self.gradients.flat.zero_())
+        for name in packed:
+            self.values.views[name].values().add_(0.0)  # a pruned weight is 0.0 there, not -0.0
+        decays = any(each.weight_decay for each in recipes)
+        self.decays = stack(_decays).flat if decays else None
+        self.gradients.flat.zero_()
+        self.optimiser = _Optimiser(recipes, self.values, self.gradients)
 
         shape = recipe.evaluate_every, recipe.batch
         examples = len(self.splits["train"][1])
@@ -242,7 +262,7 @@ class _Batch:
                 gradients.flat.mul_(self.alive)
             if self.decays is not None:
                 gradients.flat.addcmul_(values.flat, self.decays)
-            self.optimiser.step(recipe.rate_at(start + i))
+            self.optimiser.step(start + i)
         if self.pruned:  # where a trial diverged, zero times no number is no zero; -0.0 stays
             values.flat.masked_fill_((self.alive == 0) & ~values.flat.isfinite(), 0)
         self.weights = values.full()
@@ -270,7 +290,7 @@ class _Batch:
     def state(self, trial: int) -> State:
         """Where a trial stands after an evaluation."""
         flats = {"values": self.values.flat} | self.optimiser.moments
-        state = {name: self.values.of_trial(flat, trial) for name, flat in flats.items()}
+        state = {name: torch.cat(self.values.pieces(flat, [trial])) for name, flat in flats.items()}
         state |= {f"best/{name}": stacked[trial] for name, stacked in self.best.items()}
         state |= {"best_loss": self.best_loss[trial]}
         state |= {"dropout": self.dropout[trial].get_state()}
@@ -283,12 +303,14 @@ class _Batch:
 
     def resume(self, iteration: int, states: list[State]) -> None:
         """Go on where each trial stood after an evaluation, all of them at one iteration."""
-        flat = self.values.flat
-        moments = {name: torch.zeros_like(flat) for name in MOMENTS if name in states[0]}
-        self.optimiser.resume(iteration, moments)
+        self.optimiser.steps_done(iteration)
+        flats = {"values": self.values.flat} | self.optimiser.moments
         for trial, state in enumerate(states):
-            for name, into in {"values": flat, **moments}.items():
-                self.values.of_trial(into, trial, torch.from_numpy(state[name]))
+            for name, flat in flats.items():
+                pieces = self.values.pieces(flat, [trial])
+                saved = torch.from_numpy(state[name]).split([len(piece) for piece in pieces])
+                for piece, value in zip(pieces, saved):
+                    piece.copy_(value)
             for name, stacked in self.best.items():
                 stacked[trial] = torch.from_numpy(state[f"best/{name}"])
             self.dropout[trial].set_state(torch.from_numpy(state["dropout"]))
@@ -361,7 +383,7 @@ def evaluate(
     return loss / len(labels), correct.double() / len(labels)
 
 
-def _alive(ticket: Ticket) -> dict[str, Tensor]:
+def _alive(ticket: Ticket, recipe: Recipe) -> dict[str, Tensor]:
     """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
     return {
         name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value)
@@ -386,38 +408,50 @@ def _has_bf16(device: torch.device) -> bool:
 
 class _Optimiser:
     """Steps of torch's fused Adam or SGD through flat buffers, without torch's optimiser objects,
-    whose first step imports a compiler for more than a second; moments: what it keeps of each value
-    from step to step, by torch's names."""
+    whose first step imports a compiler for more than a second. Trials that step alike do so at
+    once; moments: what is kept of each value from step to step, by torch's names."""
 
-    def __init__(self, recipe: Recipe, values: Tensor, gradients: Tensor):
-        self._recipe, self._values, self._gradients = recipe, values, gradients
-        self._steps = torch.zeros((), device=values.device)
+    def __init__(self, recipes: list[Recipe], values: "_Stack", gradients: "_Stack"):
+        none = torch.zeros_like(values.flat)
         self.moments: dict[str, Tensor] = {}
-        if recipe.optimiser == "adam":
-            self.moments = {name: torch.zeros_like(values) for name in MOMENTS[:2]}
+        if recipes[0].optimiser == "adam":
+            self.moments = {name: none.clone() for name in MOMENTS[:2]}
+        elif any(recipe.momentum for recipe in recipes):
+            self.moments = {MOMENTS[2]: -none}  # 0.9 of -0.0 plus a gradient is the gradient
+        flats = [values.flat, gradients.flat, *self.moments.values()]
+        alike: dict[tuple, list[int]] = {}
+        for trial, recipe in enumerate(recipes):
+            alike.setdefault(recipe.steps, []).append(trial)
+        self._groups = []  # a recipe, the steps done and the pieces of each buffer
+        for trials in alike.values():
+            pieces = [values.pieces(flat, trials) for flat in flats]
+            steps = [torch.zeros((), device=values.flat.device) for _ in pieces[0]]
+            self._groups.append((recipes[trials[0]], steps, pieces))
 
-    def step(self, rate: float) -> None:
-        recipe, values, gradients = self._recipe, [self._values], [self._gradients]
-        if recipe.optimiser == "adam":
-            first, second = ([self.moments[name]] for name in MOMENTS[:2])
-            beta1, beta2 = recipe.adam_betas
-            adam(
-                values, gradients, first, second, [], [self._steps], fused=True, lr=rate,
-                beta1=beta1, beta2=beta2, eps=recipe.adam_eps, weight_decay=0, amsgrad=False,
-                maximize=False,
-            )  # fmt: skip
-            return
-        momentum: list[Any] = [self.moments.get(MOMENTS[2])] if recipe.momentum else []
-        sgd(
-            values, gradients, momentum, fused=True, lr=rate, momentum=recipe.momentum,
-            dampening=0, nesterov=False, weight_decay=0, maximize=False,
-        )  # fmt: skip
-        self.moments = dict(zip(MOMENTS[2:], momentum))  # which the first step makes
+    def step(self, iteration: int) -> None:
+        """Take the step of an iteration, counted from 0."""
+        for recipe, steps, (values, gradients, *moments) in self._groups:
+            rate = recipe.rate_at(iteration)
+            if recipe.optimiser == "adam":
+                beta1, beta2 = recipe.adam_betas
+                first, second = moments
+                adam(
+                    values, gradients, first, second, [], steps, fused=True, lr=rate, beta1=beta1,
+                    beta2=beta2, eps=recipe.adam_eps, weight_decay=0, amsgrad=False,
+                    maximize=False,
+                )  # fmt: skip
+            else:
+                [kept] = moments if recipe.momentum else [[]]
+                sgd(
+                    values, gradients, list(kept), fused=True, lr=rate, momentum=recipe.momentum,
+                    dampening=0, nesterov=False, weight_decay=0, maximize=False,
+                )  # fmt: skip
 
-    def resume(self, steps: int, moments: dict[str, Tensor]) -> None:
-        """Go on after so many steps."""
-        self._steps.fill_(steps)
-        self.moments = moments
+    def steps_done(self, count: int) -> None:
+        """Count on from so many steps."""
+        for _, steps, _ in self._groups:
+            for each in steps:
+                each.fill_(count)
 
 
 def _batches(examples: int, shape: tuple[int, int], order: tuple):
@@ -444,47 +478,54 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
     )
 
 
+def _whole_vectors(mask: Tensor) -> Tensor:
+    """A mask with as many more places as fill whole vectors: the first that are pruned."""
+    more = -int(mask.sum()) % VECTOR
+    pattern = mask.clone()
+    pattern.view(-1)[(~mask).flatten().nonzero()[:more]] = True
+    return pattern
+
+
 class _Stack:
     """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
 
-    flat: (all values,), of a packed layer the survivors only, and zeros up to a multiple of
-    `VECTOR`. views: {name: (trials, *shape)} into it; a packed layer's view is one sparse matrix
+    flat: (all values,), parameter by parameter and in each trial by trial, every piece filled up
+    with zeros to a multiple of `VECTOR`; of a packed layer the values at its pattern only. views:
+    {name: (trials, *shape)} into it; a packed layer's view is one sparse matrix
     (trials * outputs, trials * inputs) with a block a trial on its diagonal.
     """
 
     def __init__(self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor]):
-        stacked = {
-            name: torch.stack([trial[name] for trial in trials]).to(device) for name in trials[0]
+        self._trials = len(trials)
+        pieces = {
+            name: [
+                torch.nn.functional.pad(piece, (0, -len(piece) % VECTOR))
+                for i, trial in enumerate(trials)
+                for piece in [
+                    trial[name][packed[name][i]] if name in packed else trial[name].flatten()
+                ]
+            ]
+            for name in trials[0]
         }
-        values = [
-            (value[packed[name]] if name in packed else value).flatten()
-            for name, value in stacked.items()
-        ]
-        counts = [len(each) for each in values]
-        padding = values[0].new_zeros(-sum(counts) % VECTOR)
-        self.flat = torch.cat([*values, padding])
-        *parts, _ = self.flat.split([*counts, len(padding)])
-        self._sizes = [  # of each trial's values of each parameter
-            packed[name].flatten(1).sum(1).tolist()
-            if name in packed
-            else [value[0].numel()] * len(trials)
-            for name, value in stacked.items()
-        ]
+        self._sizes = [len(piece) for each in pieces.values() for piece in each]
+        self.flat = torch.cat([*chain(*pieces.values())]).to(device)
+        parts = self.flat.split([sum(map(len, each)) for each in pieces.values()])
         self.views = {
-            name: _block_diagonal(packed[name], part) if name in packed else part.view(value.shape)
-            for (name, value), part in zip(stacked.items(), parts)
+            name: _block_diagonal(packed[name], part)
+            if name in packed
+            else part.view(self._trials, -1)[:, : value.numel()].unflatten(1, value.shape)
+            for (name, value), part in zip(trials[0].items(), parts)
         }  # fmt: skip
         self._packed = {name: (mask, torch.zeros(mask.shape)) for name, mask in packed.items()}
 
-    def of_trial(self, flat: Tensor, trial: int, values: Tensor | None = None) -> Tensor:
-        """A trial's values in a buffer of this form, all parameters in one; values: put in their
-        place."""
-        parts = flat[: sum(map(sum, self._sizes))].split(sum(self._sizes, []))
-        mine = parts[trial :: len(self._sizes[0])]
-        if values is not None:
-            for part, value in zip(mine, values.split([len(part) for part in mine])):
-                part.copy_(value)
-        return torch.cat(mine)
+    def pieces(self, flat: Tensor, trials: list[int]) -> list[Tensor]:
+        """The values of some trials in a buffer of this form: of all in one, of others a piece a
+        parameter and trial."""
+        if len(trials) == self._trials:
+            return [flat]
+        return [
+            piece for i, piece in enumerate(flat.split(self._sizes)) if i % self._trials in trials
+        ]
 
     def full(self) -> dict[str, Tensor]:
         """{name: (trials, *shape)}, pruned weights as zeros; of packed layers a copy, which the
@@ -498,7 +539,7 @@ class _Stack:
 
 
 def _block_diagonal(mask: Tensor, values: Tensor) -> Tensor:
-    """A sparse CSR matrix that shares `values`: the survivors of (trials, outputs, inputs), row by
+    """A sparse CSR matrix that shares `values`: those at a mask (trials, outputs, inputs), row by
     row."""
     trials, outputs, inputs = mask.shape
     rows = mask.sum(-1).flatten().cumsum(0)

@@ -45,13 +45,15 @@ def train_batch(
     progress: Callable[[float], None],
     folder: Path | None = None,
 ) -> list[tuple[dict, Arrays]]:
-    """Train what is wanted, all of one recipe: (record, arrays) of each, as they are stored.
+    """Train what is wanted, all alike in `Recipe.shared`: (record, arrays) of each, as they are
+    stored.
 
     ancestries: what each one is made from; commit: of the code, for the records; progress: called
     with the iterations done since the last call; folder: of a store, beside which long trainings
     leave checkpoints, see `Checkpoints`.
     """
-    recipe, test_curves = batch[0].node.recipe, TEST_CURVES in batch[0].needs
+    recipes, test_curves = [each.node.recipe for each in batch], TEST_CURVES in batch[0].needs
+    recipe = recipes[0]
     loaded = data_of(recipe, str(device))
     made, parents = zip(
         *(ticket(request.node, ancestry) for request, ancestry in zip(batch, ancestries))
@@ -61,14 +63,14 @@ def train_batch(
 
     def trained(numbers: range) -> list[tuple[training.Record, float]]:
         """Some of the batch, and the seconds each took."""
-        some = [made[i] for i in numbers]
+        some, theirs = [made[i] for i in numbers], [recipes[i] for i in numbers]
         made_of = [
             common
             | {"mask": tickets.fingerprint(each.mask), "weights": tickets.fingerprint(each.weights)}
             for each in some
         ]
         kept = Checkpoints(folder, [batch[i].node.key for i in numbers], made_of)
-        records = training.train(some, loaded, recipe, device, test_curves, progress, kept)
+        records = training.train(some, loaded, theirs, device, test_curves, progress, kept)
         return [(record, kept.seconds(i)) for i, record in enumerate(records)]
 
     started = datetime.now(UTC)

@@ -68,7 +68,7 @@ def with_ancestors(
 class Frontier:
     """What is pending, and of that what can be trained now: all whose parents are done.
 
-    Batches share a recipe. Winning tickets go first, as most stands on them.
+    Batches share what `Recipe.shared` says. Winning tickets go first, as most stands on them.
     """
 
     def __init__(self, pending: dict[str, Request]):
@@ -136,5 +136,5 @@ class Frontier:
 
 def _trains_as(request: Request) -> tuple:
     """What trainings of one batch have in common: all that the engine takes beside tickets."""
-    identity = tuple(sorted(request.node.recipe.identity.items()))
-    return identity, TEST_CURVES in request.needs
+    shared = tuple(sorted(request.node.recipe.shared.items()))
+    return shared, TEST_CURVES in request.needs

@@ -9,7 +9,8 @@ from shared import import_path, tiny
 
 from lottery_nb import conv2, resnet18
 from lottery_nb.core import data, tickets, training
-from lottery_nb.runs import cluster, graph, runner
+from lottery_nb.core.errors import LotteryError
+from lottery_nb.runs import batch, cluster, graph, runner
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import Store
 
@@ -56,6 +57,89 @@ def test_2000_iterations_alone_in_a_batch_of_five_and_in_a_worker(changes, tmp_p
         "cpu",
     )
     assert not packed, "the dense network is not packed, so both ways of training were compared"
+
+
+# Layers of odd sizes, so that no trial's values end where a vector does.
+ODD = LONG.but(sizes=(37, 11), iterations=600, evaluate_every=200)
+SGD = ODD.but(optimiser="sgd", learning_rate=0.1)
+SWEEPS = {
+    "adam": [
+        ODD,
+        ODD.but(learning_rate=1e-4),
+        ODD.but(learning_rate=0.01, warmup=150),
+        ODD.but(milestones=(100, 250), adam_eps=1e-3),
+        ODD.but(adam_betas=(0.5, 0.9)),
+        ODD.but(initialisation="gaussian", init_std=0.05),
+        ODD.but(prune_fc=0.5),
+    ],
+    "sgd": [
+        SGD,
+        SGD.but(learning_rate=1e9),  # it diverges
+        SGD.but(momentum=0.9, learning_rate=0.01),
+        SGD.but(momentum=0.5, weight_decay=1e-3),
+        SGD.but(warmup=150),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_in_one_batch_leaves_what_each_leaves_alone(name):
+    recipes = [recipe for recipe in SWEEPS[name] for _ in range(2)]
+    images = data.load(ODD.data, ODD.scaling, ODD.validation)
+    made = [
+        tickets.make(line.nodes("paper", 1)[-1])  # dense, and pruned: some of them are packed
+        for recipe in SWEEPS[name]
+        for line in (
+            recipe.iterative().at_rounds(0),
+            recipe.pruned_before_training().at_rounds(1),
+        )
+    ]
+
+    def left(ticket, recipe):
+        return [said(record) for record in training.train(ticket, images, recipe)]
+
+    def said(record):
+        return tickets.fingerprint(record.weights), repr(record.measures)
+
+    together = left(made, recipes)
+    assert together == [left([ticket], recipe)[0] for ticket, recipe in zip(made, recipes)]
+    assert ["'diverged': 1.0" in measures for _, measures in together].count(True) == (
+        2 if name == "sgd" else 0
+    )
+
+
+def test_recipes_that_differ_in_more_than_numbers_are_not_trained_together():
+    images = data.load(ODD.data, ODD.scaling, ODD.validation)
+    recipes = [ODD, ODD.but(batch=30)]
+    made = [tickets.make(recipe.iterative().nodes("paper", 1)[0]) for recipe in recipes]
+    with pytest.raises(LotteryError, match="cannot be trained together: they differ in batch"):
+        training.train(made, images, recipes)
+
+
+def test_a_sweep_fills_batches(tmp_path, monkeypatch):
+    """Through the runner: as many batches as there are rounds, and the store of one by one."""
+    short = SGD.but(iterations=50, evaluate_every=25)
+    changes = [{}, {"momentum": 0.9}, {"learning_rate": 0.3}, {"prune_fc": 0.2}]
+    recipes = [short.but(**change) for change in changes]
+    plan = {str(i): recipe.iterative() for i, recipe in enumerate(recipes)}
+    batches = []
+
+    def counted(batch, *rest):
+        batches.append(len(batch))
+        return train_batch(batch, *rest)
+
+    train_batch = batch.train_batch
+    monkeypatch.setattr(batch, "train_batch", counted)
+
+    def stored(size):
+        monkeypatch.setitem(graph.BATCH, "cpu", size)
+        store = Store(tmp_path / str(size))
+        runner.train_missing(requests_of([plan], "paper", 1), store)
+        return {key: bits(store, key) for key in store}
+
+    together = stored(len(recipes))
+    assert batches == [len(recipes)] * 2
+    assert together == stored(1)
 
 
 NARROW = {

@@ -505,10 +505,10 @@ def test_a_rewound_ticket_starts_where_the_dense_network_was(recipe):
     dense = line.nodes("paper")[0]
     engine = training._Batch(
         [ticket_of(dense, store)],
+        [recipe.but(evaluate_every=5, checkpoints=(), milestones=())],
         (),
         training.networks.build(recipe),
         batch.data_of(recipe),
-        recipe.but(evaluate_every=5, checkpoints=(), milestones=()),
         torch.device("cpu"),
     )
     with training.arithmetic(), torch.no_grad():

@@ -111,6 +111,18 @@ def test_trials_go_on_in_other_batches_and_from_other_iterations():
     assert told(training.train(made, images, recipe, saved=Kept(states, 1000))) == whole
 
 
+def test_a_sweep_in_one_batch_goes_on_to_the_same_bits():
+    recipe = RECIPES["lenet, adam"]
+    sweep = [recipe, recipe.but(learning_rate=0.01), recipe.but(adam_betas=(0.5, 0.9))]
+    images = data.load(recipe.data, recipe.scaling, recipe.validation)
+    made = [tickets.make(each.iterative().nodes("paper", 1)[0]) for each in sweep]
+    whole = told(training.train(made, images, sweep))
+    mine = Kept({}, 3)
+    with pytest.raises(Killed):
+        training.train(made, images, sweep, saved=mine)
+    assert told(training.train(made, images, sweep, saved=Kept(mine.states, 1000))) == whole
+
+
 # --- beside a store -------------------------------------------------------------------------------
 
 LONG = tiny.but(sizes=(100, 50), iterations=1500, evaluate_every=50, rounds=1, trials=2)

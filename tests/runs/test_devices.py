@@ -88,7 +88,8 @@ def test_no_step_between_two_evaluations_waits_for_the_device(recipe):
     node = recipe.but(scope="layerwise").pruned_before_training().at_rounds(1).nodes("paper", 1)[0]
     network = networks.build(recipe)
     with torch.no_grad():
-        batch = training._Batch([tickets.make(node)], (), network, images, recipe, "cpu")
+        both = [tickets.make(node)] * 2, [recipe, recipe.but(learning_rate=0.01)]
+        batch = training._Batch(*both, (), network, images, "cpu")
         with NoWaiting():
             batch.train(0)
     assert batch.pruned

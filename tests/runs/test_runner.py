@@ -45,10 +45,11 @@ def test_nothing_is_trained_before_what_it_stands_on_or_twice():
     assert done == set(requests_of([PLAN], "paper"))
 
 
-def test_tickets_go_first_and_batches_share_a_recipe():
-    other = tiny.but(learning_rate=0.01).iterative()
-    batches = list(everything(frontier({**PLAN, "other": other}), size=5))
-    assert all(len({node.recipe for node in batch}) == 1 for batch in batches)
+def test_tickets_go_first_and_batches_share_all_but_numbers():
+    swept, other = tiny.but(learning_rate=0.01).iterative(), tiny.but(batch=30).iterative()
+    batches = list(everything(frontier({**PLAN, "swept": swept, "other": other}), size=5))
+    assert all(len({node.recipe.batch for node in batch}) == 1 for batch in batches)
+    assert max(len({node.recipe for node in batch}) for batch in batches) == 2
     assert max(map(len, batches)) == 5
     controls = [batch[0].control for batch in batches if batch[0].strategy == "iterative"]
     assert controls.index("random reinit") > max(
