@@ -17,7 +17,36 @@ from ..core.recipes import Recipe, conv2, lenet, resnet18
 def plain_lenet(digits: Data, device: str = "cpu") -> float:
     """Seconds of 100 iterations of one trial as a good tutorial writes them, and one evaluation of
     validation and test."""
-    network = torch.nn.Sequential(
+    return _plainly(_lenet().to(device), digits, lenet, 3, lenet.evaluate_every)
+
+
+def image_by_image(digits: Data, iterations: int) -> float:
+    """Seconds of an iteration of Lenet as open_lth trains it, the framework of the paper's first
+    author (github.com/facebookresearch/open_lth, MIT): each image by itself from bytes over Pillow
+    to a normalised tensor, masks multiplied into the weights before each forward pass, a step of
+    the schedule of learning rates after each iteration. Nothing is evaluated."""
+    network = _lenet()
+    masks = {name: torch.ones_like(value) for name, value in _weights(network)}
+    optimiser = torch.optim.Adam(network.parameters(), lr=lenet.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda iteration: 1.0)
+    images = _FromBytes(digits.train.images, digits.train.labels)
+    batches, ticks = iter(DataLoader(images, lenet.batch, shuffle=True)), []
+    for _ in range(iterations):
+        x, y = next(batches)
+        optimiser.zero_grad()
+        network.train()
+        with torch.no_grad():
+            for name, value in _weights(network):
+                value.mul_(masks[name])
+        F.cross_entropy(network(x), y).backward()
+        optimiser.step()
+        schedule.step()
+        ticks.append(time.perf_counter())
+    return median(later - sooner for sooner, later in zip(ticks, ticks[1:]))
+
+
+def _lenet() -> torch.nn.Module:
+    return torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(784, 300),
         torch.nn.ReLU(),
@@ -25,7 +54,10 @@ def plain_lenet(digits: Data, device: str = "cpu") -> float:
         torch.nn.ReLU(),
         torch.nn.Linear(100, 10),
     )
-    return _plainly(network.to(device), digits, lenet, 3, lenet.evaluate_every)
+
+
+def _weights(network: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [each for each in network.named_parameters() if each[0].endswith("weight")]
 
 
 def plain_conv(few: Data, iterations: int) -> float:
@@ -92,11 +124,7 @@ def _plainly(
     network: torch.nn.Module, digits: Data, recipe: Recipe, turns: int, every: int
 ) -> float:
     """Seconds (median over turns) of so many iterations and an evaluation, in a plain loop."""
-    alive = {
-        name: torch.ones_like(value)
-        for name, value in network.named_parameters()
-        if name.endswith("weight")
-    }
+    alive = {name: torch.ones_like(value) for name, value in _weights(network)}
     device = next(network.parameters()).device
     if recipe.optimiser == "adam":
         optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
@@ -129,9 +157,8 @@ def _plainly(
             F.cross_entropy(network(x.to(device)), y.to(device)).backward()
             optimiser.step()
             with torch.no_grad():
-                for name, value in network.named_parameters():
-                    if name in alive:
-                        value.mul_(alive[name])
+                for name, value in _weights(network):
+                    value.mul_(alive[name])
         network.eval()
         with torch.no_grad():
             for name in ("validation", "test"):
@@ -157,3 +184,21 @@ class _Augmented(TensorDataset):
     def __getitem__(self, i: int):
         image, label = super().__getitem__(i)
         return self.change(image), label
+
+
+class _FromBytes(TensorDataset):
+    """Grey images and labels, each image made a normalised tensor when it is asked for."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor):
+        super().__init__((255 * images).round().byte(), labels)
+        data.torchvision_datasets()
+        from torchvision import transforms
+
+        means = transforms.Normalize(mean=[0.1307], std=[0.3081])
+        self.change = transforms.Compose([transforms.ToTensor(), means])
+
+    def __getitem__(self, i: int):
+        from PIL import Image
+
+        image, label = super().__getitem__(i)
+        return self.change(Image.fromarray(image.numpy())), label

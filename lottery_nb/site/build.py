@@ -53,12 +53,12 @@ def build() -> Path:
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
-            list(workers.map(_make_page, paths))
+            made, drawn = workers.map(_make_page, paths), workers.submit(_draw_pictures)
+            sheets = progress.judged()  # meanwhile
+            drawn.result(), list(made)
         except BaseException:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
-    _draw_pictures()
-    sheets = progress.judged()
     for name, markdown in _included(sheets).items():
         (PAGES / f"{name}.md").write_text(markdown)
     judged = scoreboard.as_rows(sheets)

@@ -9,6 +9,7 @@ from lottery_nb.bench import growth, speed
 SECONDS = {
     "plain_lenet": 0.4,
     "ours": 0.1,
+    "image_by_image": 3e-3,
     "_products_alone": 4e-4,
     "plain_conv": 3.0,
     "plain_resnet": 5.0,
@@ -46,6 +47,7 @@ def test_ratios_are_those_of_the_parts(timed):
     assert measured["ratios"] == {
         "lenet_processes_vs_threads": 1.5,
         "lenet_vs_plain": 4.0,
+        "lenet_vs_image_by_image": 5.0,
         "lenet_limit": 1.5,
         "lenet_sparse_vs_dense": 0.5,
         "conv2_vs_plain_fp32": 2.0,
@@ -107,6 +109,7 @@ def test_the_parts_run(monkeypatch):
     assert speed.ours(digits) > 0
     assert speed._products_alone() > 0
     assert speed.plain_lenet(digits) > 0
+    assert speed.image_by_image(digits, 3) > 0
     few = speed.as_large_as_a_fifth_of_cifar()
     tiny = speed.Data(
         few.name,

@@ -22,7 +22,7 @@ from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import Store
 
 KILLS = int(os.environ.get("LOTTERY_KILLS", 4))
-SMALL = replace(tiny, iterations=120, evaluate_every=20, trials=3 * KILLS)
+SMALL = replace(tiny, iterations=120, evaluate_every=20, trials=2 * KILLS)
 PLAN = {"ticket": SMALL.iterative(), "reinit": SMALL.iterative().reinitialised(2)}
 WANTED = requests_of([PLAN], "paper")
 
