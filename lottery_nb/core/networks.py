@@ -208,8 +208,10 @@ class Lenet(Network, name="lenet"):
             if gradient.layout == torch.sparse_csr:
                 columns, rows = delta.flatten(0, 1), below.flatten(0, 1).T
                 torch.sparse.sampled_addmm(gradient, columns, rows, beta=0, out=gradient)
-            else:
+            elif gradient.is_contiguous():
                 torch.bmm(delta, below.mT, out=gradient)
+            else:  # into gaps between trials torch writes one by one, by another routine
+                gradient.copy_(torch.bmm(delta, below.mT))
             torch.sum(delta, -1, out=into[layer.bias])
             if i:
                 delta = torch.bmm(parameters[layer.weight].mT, delta)

@@ -79,9 +79,8 @@ class Recipe:
     momentum: float = _of_step(0.0)  # SGD only
     weight_decay: float = _of_step(0.0)  # SGD only; of weights, not of biases and batch-norm
     warmup: int = _of_step(0)  # iterations over which the learning rate rises linearly from 0
-    milestones: tuple[int, ...] = _of_step(
-        ()
-    )  # iterations from which on the learning rate is a tenth
+    # Iterations from which on the learning rate is a tenth
+    milestones: tuple[int, ...] = _of_step(())
     augment: bool = False  # flip and shift training images at random, anew in each batch
     # Checkpoint iterations: test accuracy is taken there, besides at early stop and at the end
     checkpoints: tuple[int, ...] = field(default=(), metadata={"key": "marks"})
@@ -94,18 +93,15 @@ class Recipe:
     prune_fc: float = _of_ticket(0.2)  # of the survivors of a fully-connected layer, a round
     prune_output: float = _of_ticket(0.1)  # of the survivors of the output layer, a round
     prune_conv: float = _of_ticket(0.1)  # of the survivors of a convolution, a round
-    pruned: str = _of_ticket(
-        "all"
-    )  # "all" | "conv" | "fc": which layers are pruned; "fc" has the output layer
-    scope: str = _of_ticket(
-        "layerwise"
-    )  # "layerwise" | "global": of each layer, or of all convolutions
+    # "all" | "conv" | "fc": which layers are pruned; "fc" has the output layer
+    pruned: str = _of_ticket("all")
+    # "layerwise" | "global": of each layer, or of all convolutions
+    scope: str = _of_ticket("layerwise")
     criterion: str = _of_ticket("magnitude")  # of `masks.CRITERIA`: which weights go first
     # Late rewinding: survivors go back to where the dense network was after so many iterations
     rewind: int = _of_ticket(0)
-    one_shot_step: float = _of_ticket(
-        0.025
-    )  # one-shot densities are that far apart (output layer: half)
+    # One-shot densities are that far apart (output layer: half)
+    one_shot_step: float = _of_ticket(0.025)
     rounds: int = _budget(28)  # pruning rounds after the dense one
     trials: int = _budget(5)
     draws: int = _budget(3)  # at most so many reinitialisations of a ticket

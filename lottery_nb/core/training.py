@@ -11,12 +11,12 @@ its first layer is trained as a sparse matrix.
 import ctypes
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import chain
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ def train(
     and the device has none, or recipes cannot be trained together.
     """
     recipes = recipe if isinstance(recipe, list) else [recipe] * len(tickets)
-    recipe = recipes[0]
+    recipe = recipes[0]  # for what all have in common
     for other in recipes:
         if differ := {name for name, _ in recipe.shared.items() ^ other.shared.items()}:
             raise LotteryError(
@@ -171,8 +171,8 @@ def train(
     with arithmetic(), torch.no_grad():
         for (packed, done), group in together.items():
             share = len(group) / len(tickets)
-            mine = [tickets[i] for i in group], [recipes[i] for i in group]
-            batch = _Batch(*mine, packed, network, data, device)
+            their_tickets, theirs = [tickets[i] for i in group], [recipes[i] for i in group]
+            batch = _Batch(their_tickets, theirs, packed, network, data, device)
             if done:
                 batch.resume(done, [begun[i] for i in group])
                 progress(done * share)
@@ -216,19 +216,20 @@ class _Batch:
             for name in packed
         }
 
-        def stack(each: Callable[[Ticket, Recipe], dict[str, Tensor]]) -> _Stack:
-            return _Stack([*map(each, tickets, recipes)], device, patterns)
+        def stack(trials: Iterable[dict[str, Tensor]]) -> _Stack:
+            return _Stack(list(trials), device, patterns)
 
-        self.values, self.gradients = (stack(lambda ticket, _: ticket.weights) for _ in range(2))
-        self.alive = stack(_alive).flat
+        weights = [ticket.weights for ticket in tickets]
+        self.values, self.gradients = stack(weights), stack(weights)
+        self.alive = stack(map(_alive, tickets)).flat
         self.pruned = not all(mask.all() for ticket in tickets for mask in ticket.mask.values())
         self.values.flat.mul_(self.alive)
         for name in packed:
             self.values.views[name].values().add_(0.0)  # a pruned weight is 0.0 there, not -0.0
-        decays = any(each.weight_decay for each in recipes)
-        self.decays = stack(_decays).flat if decays else None
         self.gradients.flat.zero_()
-        self.optimiser = _Optimiser(recipes, self.values, self.gradients)
+        decays = any(each.weight_decay for each in recipes)
+        of_each = stack(map(_decays, tickets, recipes)).flat if decays else None
+        self.optimiser = _Optimiser(recipes, self.values, self.gradients, of_each)
 
         shape = recipe.evaluate_every, recipe.batch
         examples = len(self.splits["train"][1])
@@ -260,8 +261,6 @@ class _Batch:
             self.network.gradients(values.views, x, labels[batch], gradients.views, self.dropout)
             if self.pruned:
                 gradients.flat.mul_(self.alive)
-            if self.decays is not None:
-                gradients.flat.addcmul_(values.flat, self.decays)
             self.optimiser.step(start + i)
         if self.pruned:  # where a trial diverged, zero times no number is no zero; -0.0 stays
             values.flat.masked_fill_((self.alive == 0) & ~values.flat.isfinite(), 0)
@@ -307,6 +306,8 @@ class _Batch:
         flats = {"values": self.values.flat} | self.optimiser.moments
         for trial, state in enumerate(states):
             for name, flat in flats.items():
+                if name not in state:  # momentum, which another in the batch has
+                    continue
                 pieces = self.values.pieces(flat, [trial])
                 saved = torch.from_numpy(state[name]).split([len(piece) for piece in pieces])
                 for piece, value in zip(pieces, saved):
@@ -383,7 +384,7 @@ def evaluate(
     return loss / len(labels), correct.double() / len(labels)
 
 
-def _alive(ticket: Ticket, recipe: Recipe) -> dict[str, Tensor]:
+def _alive(ticket: Ticket) -> dict[str, Tensor]:
     """The ticket's mask for every parameter, 1.0 where it lives; biases are never pruned."""
     return {
         name: ticket.mask[name].float() if name in ticket.mask else torch.ones_like(value)
@@ -406,31 +407,58 @@ def _has_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+class _Alike(NamedTuple):
+    """Trials that step alike: a recipe of theirs, and their pieces of each buffer; steps: how many
+    are done, of each piece."""
+
+    recipe: Recipe
+    steps: list[Tensor]
+    values: list[Tensor]
+    gradients: list[Tensor]
+    decays: list[Tensor]
+    moments: list[list[Tensor]]
+
+
 class _Optimiser:
     """Steps of torch's fused Adam or SGD through flat buffers, without torch's optimiser objects,
-    whose first step imports a compiler for more than a second. Trials that step alike do so at
-    once; moments: what is kept of each value from step to step, by torch's names."""
+    whose first step imports a compiler for more than a second.
 
-    def __init__(self, recipes: list[Recipe], values: "_Stack", gradients: "_Stack"):
+    decays: the weight decay of every value; None: of none. moments: what is kept of each value from
+    step to step, by torch's names.
+    """
+
+    def __init__(
+        self, recipes: list[Recipe], values: "_Stack", gradients: "_Stack", decays: Tensor | None
+    ):
         none = torch.zeros_like(values.flat)
         self.moments: dict[str, Tensor] = {}
         if recipes[0].optimiser == "adam":
             self.moments = {name: none.clone() for name in MOMENTS[:2]}
         elif any(recipe.momentum for recipe in recipes):
             self.moments = {MOMENTS[2]: -none}  # 0.9 of -0.0 plus a gradient is the gradient
-        flats = [values.flat, gradients.flat, *self.moments.values()]
-        alike: dict[tuple, list[int]] = {}
+        together: dict[tuple, list[int]] = {}
         for trial, recipe in enumerate(recipes):
-            alike.setdefault(recipe.steps, []).append(trial)
-        self._groups = []  # a recipe, the steps done and the pieces of each buffer
-        for trials in alike.values():
-            pieces = [values.pieces(flat, trials) for flat in flats]
-            steps = [torch.zeros((), device=values.flat.device) for _ in pieces[0]]
-            self._groups.append((recipes[trials[0]], steps, pieces))
+            together.setdefault(recipe.steps, []).append(trial)
+        self._groups = []
+        for trials in together.values():
+            mine, their = (values.pieces(each.flat, trials) for each in (values, gradients))
+            self._groups.append(
+                _Alike(
+                    recipes[trials[0]],
+                    [torch.zeros((), device=none.device) for _ in mine],
+                    mine,
+                    their,
+                    [] if decays is None else values.pieces(decays, trials),
+                    [values.pieces(moment, trials) for moment in self.moments.values()],
+                )
+            )
 
     def step(self, iteration: int) -> None:
         """Take the step of an iteration, counted from 0."""
-        for recipe, steps, (values, gradients, *moments) in self._groups:
+        for recipe, steps, values, gradients, decays, moments in self._groups:
+            if recipe.weight_decay:
+                for gradient, value, decay in zip(gradients, values, decays):
+                    gradient.addcmul_(value, decay)
             rate = recipe.rate_at(iteration)
             if recipe.optimiser == "adam":
                 beta1, beta2 = recipe.adam_betas
@@ -441,16 +469,16 @@ class _Optimiser:
                     maximize=False,
                 )  # fmt: skip
             else:
-                [kept] = moments if recipe.momentum else [[]]
+                kept = moments[0] if recipe.momentum else []
                 sgd(
-                    values, gradients, list(kept), fused=True, lr=rate, momentum=recipe.momentum,
+                    values, gradients, [*kept], fused=True, lr=rate, momentum=recipe.momentum,
                     dampening=0, nesterov=False, weight_decay=0, maximize=False,
                 )  # fmt: skip
 
     def steps_done(self, count: int) -> None:
         """Count on from so many steps."""
-        for _, steps, _ in self._groups:
-            for each in steps:
+        for group in self._groups:
+            for each in group.steps:
                 each.fill_(count)
 
 
@@ -478,6 +506,11 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
     )
 
 
+def _whole(piece: Tensor) -> Tensor:
+    """A piece of a buffer with as many zeros as fill whole vectors."""
+    return torch.nn.functional.pad(piece, (0, -len(piece) % VECTOR))
+
+
 def _whole_vectors(mask: Tensor) -> Tensor:
     """A mask with as many more places as fill whole vectors: the first that are pruned."""
     more = -int(mask.sum()) % VECTOR
@@ -499,11 +532,8 @@ class _Stack:
         self._trials = len(trials)
         pieces = {
             name: [
-                torch.nn.functional.pad(piece, (0, -len(piece) % VECTOR))
+                _whole(trial[name][packed[name][i]] if name in packed else trial[name].flatten())
                 for i, trial in enumerate(trials)
-                for piece in [
-                    trial[name][packed[name][i]] if name in packed else trial[name].flatten()
-                ]
             ]
             for name in trials[0]
         }

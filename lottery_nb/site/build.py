@@ -53,9 +53,10 @@ def build() -> Path:
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
-            made, drawn = workers.map(_make_page, paths), workers.submit(_draw_pictures)
+            drawn, made = workers.submit(_draw_pictures), workers.map(_make_page, paths)
             sheets = progress.judged()  # meanwhile
-            drawn.result(), list(made)
+            list(made)
+            drawn.result()
         except BaseException:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise

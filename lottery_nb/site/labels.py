@@ -139,10 +139,16 @@ def _overlaps(middles: np.ndarray, half: np.ndarray, taken: list[np.ndarray]) ->
 
 def _within(points: np.ndarray, middles: np.ndarray, half: np.ndarray) -> np.ndarray:
     """How many points lie in each."""
-    return (abs(points - middles[:, None]) < half).all(axis=2).sum(axis=1)
+    across, up = _apart(points, middles)
+    return ((across < half[0]) & (up < half[1])).sum(axis=1)
 
 
 def _distance(points: np.ndarray, middles: np.ndarray, half: np.ndarray) -> np.ndarray:
     """From the edge of each to the nearest point."""
-    apart = np.maximum(abs(points - middles[:, None]) - half, 0)
-    return np.hypot(apart[..., 0], apart[..., 1]).min(axis=1)
+    across, up = _apart(points, middles)
+    return np.hypot(np.maximum(across - half[0], 0), np.maximum(up - half[1], 0)).min(axis=1)
+
+
+def _apart(points: np.ndarray, middles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the middle of each to each point, across and up, (boxes, points)."""
+    return abs(points[:, 0] - middles[:, :1]), abs(points[:, 1] - middles[:, 1:])

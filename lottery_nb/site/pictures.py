@@ -66,7 +66,7 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
     cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
     picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
-    picture.suptitle("")
+    picture.suptitle("").set_in_layout(False)
     picture.set_size_inches(size)
 
 

@@ -123,6 +123,21 @@ def test_a_sweep_in_one_batch_goes_on_to_the_same_bits():
     assert told(training.train(made, images, sweep, saved=Kept(mine.states, 1000))) == whole
 
 
+def test_trials_with_and_without_momentum_that_began_alone_go_on_together():
+    plain = RECIPES["lenet, adam"].but(optimiser="sgd", learning_rate=0.1)
+    sweep = [plain, plain.but(momentum=0.9), plain.but(momentum=0.5, weight_decay=1e-3)]
+    images = data.load(plain.data, plain.scaling, plain.validation)
+    made = [tickets.make(each.iterative().nodes("paper", 1)[0]) for each in sweep]
+    whole = told(training.train(made, images, sweep))
+    states = {}
+    for number, (ticket, recipe) in enumerate(zip(made, sweep)):
+        mine = Kept({}, 3)
+        with pytest.raises(Killed):
+            training.train([ticket], images, recipe, saved=mine)
+        states[number] = mine.states[0]
+    assert told(training.train(made, images, sweep, saved=Kept(states, 1000))) == whole
+
+
 # --- beside a store -------------------------------------------------------------------------------
 
 LONG = tiny.but(sizes=(100, 50), iterations=1500, evaluate_every=50, rounds=1, trials=2)
