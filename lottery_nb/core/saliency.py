@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from . import masks, networks
@@ -39,9 +40,12 @@ class Untrained:
 
     def logits(self, weights: Weights, images: Tensor) -> Tensor:
         """(n, classes), of its parameters with these weights in place of its own."""
-        network = networks.build(replace(self.recipe, precision="fp32"))
         parameters = {name: value[None] for name, value in (self.parameters | weights).items()}
-        return network.logits(parameters, network.prepare(images))[0].T
+        return self._network.logits(parameters, self._network.prepare(images))[0].T
+
+    @cached_property
+    def _network(self) -> networks.Network:
+        return networks.build(replace(self.recipe, precision="fp32"))
 
     def loss(self, weights: Weights, temperature: float = 1.0) -> Tensor:
         """The mean cross-entropy of the images."""
