@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import chain
 from typing import NamedTuple, Protocol
 
@@ -171,8 +171,8 @@ def train(
     with arithmetic(), torch.no_grad():
         for (packed, done), group in together.items():
             share = len(group) / len(tickets)
-            their_tickets, theirs = [tickets[i] for i in group], [recipes[i] for i in group]
-            batch = _Batch(their_tickets, theirs, packed, network, data, device)
+            some, theirs = [tickets[i] for i in group], [recipes[i] for i in group]
+            batch = _Batch(some, theirs, packed, network, data, device)
             if done:
                 batch.resume(done, [begun[i] for i in group])
                 progress(done * share)
@@ -212,7 +212,7 @@ class _Batch:
         }
 
         patterns = {
-            name: torch.stack([_whole_vectors(ticket.mask[name]) for ticket in tickets])
+            name: torch.stack([_pattern(ticket.mask[name]) for ticket in tickets])
             for name in packed
         }
 
@@ -430,27 +430,23 @@ class _Optimiser:
     def __init__(
         self, recipes: list[Recipe], values: "_Stack", gradients: "_Stack", decays: Tensor | None
     ):
-        none = torch.zeros_like(values.flat)
+        zeros = torch.zeros_like(values.flat)
         self.moments: dict[str, Tensor] = {}
         if recipes[0].optimiser == "adam":
-            self.moments = {name: none.clone() for name in MOMENTS[:2]}
+            self.moments = {name: zeros.clone() for name in MOMENTS[:2]}
         elif any(recipe.momentum for recipe in recipes):
-            self.moments = {MOMENTS[2]: -none}  # 0.9 of -0.0 plus a gradient is the gradient
+            self.moments = {MOMENTS[2]: -zeros}  # 0.9 of -0.0 plus a gradient is the gradient
         together: dict[tuple, list[int]] = {}
         for trial, recipe in enumerate(recipes):
             together.setdefault(recipe.steps, []).append(trial)
         self._groups = []
         for trials in together.values():
-            mine, their = (values.pieces(each.flat, trials) for each in (values, gradients))
+            of = partial(values.pieces, trials=trials)
+            pieces, moments = of(values.flat), [of(each) for each in self.moments.values()]
+            steps = [torch.zeros((), device=zeros.device) for _ in pieces]
+            decayed = [] if decays is None else of(decays)
             self._groups.append(
-                _Alike(
-                    recipes[trials[0]],
-                    [torch.zeros((), device=none.device) for _ in mine],
-                    mine,
-                    their,
-                    [] if decays is None else values.pieces(decays, trials),
-                    [values.pieces(moment, trials) for moment in self.moments.values()],
-                )
+                _Alike(recipes[trials[0]], steps, pieces, of(gradients.flat), decayed, moments)
             )
 
     def step(self, iteration: int) -> None:
@@ -506,13 +502,14 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
     )
 
 
-def _whole(piece: Tensor) -> Tensor:
+def _padded(piece: Tensor) -> Tensor:
     """A piece of a buffer with as many zeros as fill whole vectors."""
     return torch.nn.functional.pad(piece, (0, -len(piece) % VECTOR))
 
 
-def _whole_vectors(mask: Tensor) -> Tensor:
-    """A mask with as many more places as fill whole vectors: the first that are pruned."""
+def _pattern(mask: Tensor) -> Tensor:
+    """The places of a packed layer that are stored: its survivors, and of the pruned ones the first
+    that fill whole vectors."""
     more = -int(mask.sum()) % VECTOR
     pattern = mask.clone()
     pattern.view(-1)[(~mask).flatten().nonzero()[:more]] = True
@@ -532,7 +529,7 @@ class _Stack:
         self._trials = len(trials)
         pieces = {
             name: [
-                _whole(trial[name][packed[name][i]] if name in packed else trial[name].flatten())
+                _padded(trial[name][packed[name][i]] if name in packed else trial[name].flatten())
                 for i, trial in enumerate(trials)
             ]
             for name in trials[0]
