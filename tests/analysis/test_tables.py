@@ -247,22 +247,21 @@ def test_bad_input_stops_before_anything_trains(trained):
     assert not trained
 
 
-def test_batches_hold_one_recipe_and_no_more_than_fit(monkeypatch):
-    sizes, real = [], training.train
+def test_batches_hold_no_more_than_fits_and_are_filled_by_a_sweep(monkeypatch):
+    rates, real = [], training.train
 
-    def spy(tickets, data, recipe, *rest):
-        sizes.append((len(tickets), recipe.learning_rate))
-        return real(tickets, data, recipe, *rest)
+    def spy(tickets, data, recipes, *rest):
+        rates.append([recipe.learning_rate for recipe in recipes])
+        return real(tickets, data, recipes, *rest)
 
     monkeypatch.setattr(training, "train", spy)
     other = tiny.but(learning_rate=0.01)
-    run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=14)
-    assert max(size for size, _ in sizes) == graph.BATCH["cpu"] == 4
-    assert (
-        sum(size for size, rate in sizes if rate == 0.01)
-        == sum(size for size, rate in sizes if rate != 0.01)
-        == 4 * 14
-    )
+    run({"one": tiny.iterative(), "other": other.iterative()}, scale="paper", trials=3)
+    assert max(map(len, rates)) == graph.BATCH["cpu"] == 4
+    assert len(rates) == 6, "all full; recipe by recipe they would be eight of three"
+    assert max(len(set(batch)) for batch in rates) == 2
+    trained = [rate for batch in rates for rate in batch]
+    assert trained.count(0.01) == len(trained) / 2 == 4 * 3
 
 
 def test_convolutional_networks_train_one_at_a_time(monkeypatch):
