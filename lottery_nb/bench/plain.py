@@ -35,9 +35,7 @@ def image_by_image(digits: Data, iterations: int) -> float:
         x, y = next(batches)
         optimiser.zero_grad()
         network.train()
-        with torch.no_grad():
-            for name, value in _weights(network):
-                value.mul_(masks[name])
+        _mask(network, masks)
         F.cross_entropy(network(x), y).backward()
         optimiser.step()
         schedule.step()
@@ -58,6 +56,12 @@ def _lenet() -> torch.nn.Module:
 
 def _weights(network: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [each for each in network.named_parameters() if each[0].endswith("weight")]
+
+
+@torch.no_grad()
+def _mask(network: torch.nn.Module, masks: dict[str, torch.Tensor]) -> None:
+    for name, value in _weights(network):
+        value.mul_(masks[name])
 
 
 def plain_conv(few: Data, iterations: int) -> float:
@@ -156,9 +160,7 @@ def _plainly(
             optimiser.zero_grad()
             F.cross_entropy(network(x.to(device)), y.to(device)).backward()
             optimiser.step()
-            with torch.no_grad():
-                for name, value in _weights(network):
-                    value.mul_(alive[name])
+            _mask(network, alive)
         network.eval()
         with torch.no_grad():
             for name in ("validation", "test"):

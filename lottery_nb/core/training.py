@@ -3,8 +3,8 @@ and returns a record of each.
 
 On a CPU a ticket leaves the same bits alone, in a batch of any size and company and in any process,
 on the same kind of processor and with the same torch. Three things make that so: one thread, as
-several split products otherwise; parameters of each trial that fill whole vectors, as the optimiser
-takes a tail that does not by other arithmetic; and that each ticket's own density decides whether
+several split products otherwise; values that fill whole vectors, as the optimiser takes a tail that
+does not by other arithmetic; and that each ticket's own density decides whether
 its first layer is trained as a sparse matrix.
 """
 
@@ -34,7 +34,7 @@ from .tickets import Ticket
 
 # On several, products are split otherwise, and a batch leaves other bits than a trial alone.
 THREADS = 1
-VECTOR = 64  # numbers, of which each trial's values of a parameter are a multiple in the buffer
+VECTOR = 64  # numbers, of which what the optimiser takes at once is a multiple
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # as torch's optimisers name them
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
@@ -216,8 +216,10 @@ class _Batch:
             for name in packed
         }
 
+        vector = VECTOR if len({each.steps for each in recipes}) > 1 else 1
+
         def stack(trials: Iterable[dict[str, Tensor]]) -> _Stack:
-            return _Stack(list(trials), device, patterns)
+            return _Stack(list(trials), device, patterns, vector)
 
         weights = [ticket.weights for ticket in tickets]
         self.values, self.gradients = stack(weights), stack(weights)
@@ -289,7 +291,7 @@ class _Batch:
     def state(self, trial: int) -> State:
         """Where a trial stands after an evaluation."""
         flats = {"values": self.values.flat} | self.optimiser.moments
-        state = {name: torch.cat(self.values.pieces(flat, [trial])) for name, flat in flats.items()}
+        state = {name: torch.cat(self.values.of_trial(flat, trial)) for name, flat in flats.items()}
         state |= {f"best/{name}": stacked[trial] for name, stacked in self.best.items()}
         state |= {"best_loss": self.best_loss[trial]}
         state |= {"dropout": self.dropout[trial].get_state()}
@@ -308,7 +310,7 @@ class _Batch:
             for name, flat in flats.items():
                 if name not in state:  # momentum, which another in the batch has
                     continue
-                pieces = self.values.pieces(flat, [trial])
+                pieces = self.values.of_trial(flat, trial)
                 saved = torch.from_numpy(state[name]).split([len(piece) for piece in pieces])
                 for piece, value in zip(pieces, saved):
                     piece.copy_(value)
@@ -502,9 +504,9 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
     )
 
 
-def _padded(piece: Tensor) -> Tensor:
-    """A piece of a buffer with as many zeros as fill whole vectors."""
-    return torch.nn.functional.pad(piece, (0, -len(piece) % VECTOR))
+def _padded(values: Tensor, multiple: int) -> Tensor:
+    """Values, and zeros up to a multiple."""
+    return torch.nn.functional.pad(values, (0, -len(values) % multiple))
 
 
 def _pattern(mask: Tensor) -> Tensor:
@@ -519,24 +521,29 @@ def _pattern(mask: Tensor) -> Tensor:
 class _Stack:
     """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
 
-    flat: (all values,), parameter by parameter and in each trial by trial, every piece filled up
-    with zeros to a multiple of `VECTOR`; of a packed layer the values at its pattern only. views:
+    flat: (all values,), parameter by parameter and in each trial by trial, of a packed layer the
+    values at its pattern only; zeros fill each piece up to a multiple of `vector`, 1 where the
+    optimiser takes all at once, and the whole up to one of `VECTOR`. views:
     {name: (trials, *shape)} into it; a packed layer's view is one sparse matrix
     (trials * outputs, trials * inputs) with a block a trial on its diagonal.
     """
 
-    def __init__(self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor]):
+    def __init__(
+        self, trials: list[dict[str, Tensor]], device, packed: dict[str, Tensor], vector: int
+    ):
         self._trials = len(trials)
         pieces = {
             name: [
-                _padded(trial[name][packed[name][i]] if name in packed else trial[name].flatten())
+                trial[name][packed[name][i]] if name in packed else trial[name].flatten()
                 for i, trial in enumerate(trials)
             ]
             for name in trials[0]
         }
-        self._sizes = [len(piece) for each in pieces.values() for piece in each]
-        self.flat = torch.cat([*chain(*pieces.values())]).to(device)
-        parts = self.flat.split([sum(map(len, each)) for each in pieces.values()])
+        self._counts = [len(piece) for each in pieces.values() for piece in each]
+        filled = {name: [_padded(piece, vector) for piece in each] for name, each in pieces.items()}
+        self._sizes = [len(piece) for each in filled.values() for piece in each]
+        self.flat = _padded(torch.cat([*chain(*filled.values())]), VECTOR).to(device)
+        parts = self._split(self.flat, [sum(map(len, each)) for each in filled.values()])
         self.views = {
             name: _block_diagonal(packed[name], part)
             if name in packed
@@ -546,13 +553,22 @@ class _Stack:
         self._packed = {name: (mask, torch.zeros(mask.shape)) for name, mask in packed.items()}
 
     def pieces(self, flat: Tensor, trials: list[int]) -> list[Tensor]:
-        """The values of some trials in a buffer of this form: of all in one, of others a piece a
-        parameter and trial."""
+        """The values of some trials in a buffer of this form, with the zeros that fill them up: of
+        all in one, of others a piece a parameter and trial."""
         if len(trials) == self._trials:
             return [flat]
-        return [
-            piece for i, piece in enumerate(flat.split(self._sizes)) if i % self._trials in trials
-        ]
+        pieces = self._split(flat, self._sizes)
+        return [piece for i, piece in enumerate(pieces) if i % self._trials in trials]
+
+    def of_trial(self, flat: Tensor, trial: int) -> list[Tensor]:
+        """A trial's values in a buffer of this form, a piece a parameter: the same in any batch."""
+        pieces = zip(self._split(flat, self._sizes), self._counts)
+        return [piece[:count] for piece, count in pieces][trial :: self._trials]
+
+    @staticmethod
+    def _split(flat: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        """Its first parts, of these sizes."""
+        return flat[: sum(sizes)].split(sizes)
 
     def full(self) -> dict[str, Tensor]:
         """{name: (trials, *shape)}, pruned weights as zeros; of packed layers a copy, which the

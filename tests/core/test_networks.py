@@ -80,7 +80,9 @@ def test_packed_gradients_are_the_survivors_of_autograd(network, batch):
     places = torch.stack([training._pattern(of_trial) for of_trial in mask])
     more = (places & ~mask).sum((1, 2))
     assert (places >= mask).all() and (more < 64).all() and more.any(), "survivors and a few more"
-    values, gradients = (training._Stack(each, "cpu", {"fc1.weight": places}) for _ in range(2))
+    values, gradients = (
+        training._Stack(each, "cpu", {"fc1.weight": places}, vector=64) for _ in range(2)
+    )
     held = int(places.sum()) + 3 * (320 + 30_016 + 128 + 1024 + 64)
     assert values.flat.numel() == held, "each trial's values fill whole vectors"
     assert places.sum((1, 2)).remainder(64).tolist() == [0, 0, 0]
