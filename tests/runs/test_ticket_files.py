@@ -135,7 +135,6 @@ def file_of(trial):
 
 
 def test_a_file_cut_in_half_or_of_other_things_is_named(committed):
-
     path = file_of(0)
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"{}"):
@@ -150,7 +149,6 @@ def test_a_file_cut_in_half_or_of_other_things_is_named(committed):
 
 
 def test_a_file_of_another_network_or_with_an_altered_mask_is_named(committed):
-
     path = file_of(0)
     with safe_open(path, "numpy") as file:
         told = file.metadata()
