@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ def build() -> Path:
     """Execute every notebook at its best committed scale (smoke where none is), and compile the
     book.
 
-    A page made of the same notebook, code and tables as before is kept. Nothing is trained but at
+    What is made of the same notebook, code and tables as before is kept. Nothing is trained but at
     smoke scale. Returns the first page's path; raises if a notebook fails or Sphinx warns.
     """
     PAGES.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def build() -> Path:
     a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
-            drawn, made = workers.submit(_draw_pictures), workers.map(_make_page, paths)
+            drawn, made = workers.submit(_make_pictures), workers.map(_make_page, paths)
             sheets = progress.judged()  # meanwhile
             list(made)
             drawn.result()
@@ -61,10 +62,10 @@ def build() -> Path:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
     for name, markdown in _included(sheets).items():
-        (PAGES / f"{name}.md").write_text(markdown)
+        _write(PAGES / f"{name}.md", markdown)
     judged = scoreboard.as_rows(sheets)
-    pd.DataFrame(judged).to_csv(PAGES / "claims.csv", index=False)
-    (PAGES / "claims.json").write_text(json.dumps(judged, indent=1))
+    _write(PAGES / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
+    _write(PAGES / "claims.json", json.dumps(judged, indent=1))
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode:
@@ -101,25 +102,37 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
     }
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a file; one that has the text already keeps its date, so that Sphinx need not read it
+    again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _unless_made(path: Path, made_of: str, said: str, make: Callable[[Path], None]) -> None:
+    """Make a file, and say so, unless it is there and made of what it would be made of now."""
+    stamp = path.with_suffix(".stamp")
+    if path.exists() and stamp.exists() and stamp.read_text() == made_of:
+        return
+    print(path.stem, said, flush=True)
+    stamp.unlink(missing_ok=True)
+    make(path)
+    stamp.write_text(made_of)
+
+
 def _make_page(path: Path) -> None:
-    """Make a notebook's page, unless it is made of what it would be made of now."""
+    """A notebook's page."""
     notebook = Notebook(path)
-    page, stamp = PAGES / f"{notebook.name}.ipynb", PAGES / f"{notebook.name}.stamp"
     if path == PLAYGROUND:
-        made_of = _made_of(path, set(), os.environ.get("GITHUB_REPOSITORY", ""))
+        made_of = _made_of([path], set(), os.environ.get("GITHUB_REPOSITORY", ""))
         said, make = "as it trains here", partial(_make_playground, notebook)
     else:
         scale = tables.BEST if notebook.committed_scale else "smoke"
         networks = {line.recipe.network for line in notebook.plan.values()}
-        made_of = _made_of(path, networks, scale)
+        made_of = _made_of([path], networks, scale)
         said = f"at {notebook.committed_scale or scale} scale"
         make = partial(_make_notebook, notebook, scale)
-    if page.exists() and stamp.exists() and stamp.read_text() == made_of:
-        return
-    print(notebook.name, said, flush=True)
-    stamp.unlink(missing_ok=True)
-    make(page)
-    stamp.write_text(made_of)
+    _unless_made(PAGES / f"{notebook.name}.ipynb", made_of, said, make)
 
 
 def _make_notebook(notebook: Notebook, scale: str, page: Path) -> None:
@@ -159,11 +172,11 @@ def _sources(notebook: Notebook):
     return environment(LOTTERY_MISSING="skip" if notebook.committed_scale else "train")
 
 
-def _made_of(path: Path, networks: set[str], said: str) -> str:
-    """A digest of all that a notebook's page is made of: its file, what is `said` to it, the
+def _made_of(own: list[Path], networks: set[str], said: str) -> str:
+    """A digest of all that a page is made of: files of its own, what is `said` to them, the
     package, and what is committed of networks and of the paper."""
     where = results_folder() or PAGES
-    files = [path, claims.FILE, claims.LATER, paper.FILE, *sorted(PACKAGE.rglob("*.py"))]
+    files = [*own, claims.FILE, claims.LATER, paper.FILE, *sorted(PACKAGE.rglob("*.py"))]
     files += sorted(path for name in networks for path in where.glob(f"{name}-*.parquet"))
     digest = hashlib.sha256(said.encode())
     for path in files:
@@ -272,22 +285,27 @@ def _as_table(output):
     return nbformat.v4.new_output("display_data", {"text/html": html})
 
 
-def _draw_pictures() -> None:
+def _make_pictures() -> None:
     """The pictures of prose pages."""
+    [figure] = named(["fig04"])
+    scale = tables.BEST if figure.committed_scale else "smoke"
+    made_of = _made_of([figure.path, progress.SIMULATED], {"lenet"}, scale)
+    _unless_made(PAGES / "first.html", made_of, "page's pictures", partial(_draw, figure, scale))
+
+
+def _draw(figure: Notebook, scale: str, slider: Path) -> None:
     from . import plots
 
     how_long = plots.workers(progress.simulated()["hours"])
     how_long.savefig(PAGES / "workers.svg", metadata={"Date": None})
-    _first_picture()
     _hypothesis()
+    _first_picture(figure, scale, slider)
 
 
-def _first_picture() -> None:
+def _first_picture(figure: Notebook, scale: str, beside: Path) -> None:
     """The intro's picture, two panels of Figure 4's iterative lines, and its slider."""
     from . import plots, widgets
 
-    [figure] = named(["fig04"])
-    scale = tables.BEST if figure.committed_scale else "smoke"
     lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
     with _sources(figure), redirect_stdout(None):
         table = tables.run(lines, scale=scale, figure=figure.name)
@@ -298,7 +316,7 @@ def _first_picture() -> None:
     picture.savefig(PAGES / "first.svg", metadata={"Date": None})
     with _sources(figure):
         slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
-    (PAGES / "first.html").write_text(slider._repr_html_() if slider else "")
+    beside.write_text(slider._repr_html_() if slider else "")
 
 
 def _hypothesis() -> None:

@@ -14,6 +14,7 @@ from ..runs.runner import stored
 from ..runs.store import ROOT, Store
 from .notebooks import Notebook, figures
 
+SIMULATED = ROOT / "book" / "results" / "simulation.json"
 # Of a figure: how many trainings are done, how many it wants, and the seconds of each that is left.
 Remaining = dict[Notebook, tuple[int, int, dict[str, float]]]
 
@@ -143,4 +144,4 @@ def _requests(figure: Notebook) -> dict[str, Request]:
 
 def simulated() -> dict:
     """What `bench --cluster --json` measured for the cluster page."""
-    return json.loads((ROOT / "book" / "results" / "simulation.json").read_text())
+    return json.loads(SIMULATED.read_text())
