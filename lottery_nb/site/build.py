@@ -289,7 +289,7 @@ def _make_pictures() -> None:
     """The pictures of prose pages."""
     [figure] = named(["fig04"])
     scale = tables.BEST if figure.committed_scale else "smoke"
-    made_of = _made_of([figure.path, progress.SIMULATED], {"lenet"}, scale)
+    made_of = _made_of([progress.SIMULATED], {"lenet"}, f"{scale} {figure.plan}")
     _unless_made(PAGES / "first.html", made_of, "page's pictures", partial(_draw, figure, scale))
 
 

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from ..analysis import paper as papers
 from ..analysis.comparison import as_table, number
@@ -204,14 +205,14 @@ def distributions_by_round(table: pd.DataFrame, paper: str) -> Slider | None:
     filled = means[means > 0].index.get_level_values("x")
     heights = means.groupby(["line", "round"]).max()
     top = min(heights.max(), 1.6 * heights.quantile(0.9))  # a spike would flatten all else
-    frames = []
+    frames, laid_out = [], {}
     for r in density.index:
         figure, [ax] = plots.panels(1, 1, height=3.2)
         plots.distribution(table, ax, lines, r, paper, title="")
         ax.set(xlim=(filled.min(), filled.max()), ylim=(0, 1.05 * top))
         plots.legend(figure, [ax], listed=True)
         name = f"{_percent(density[[r]])}, round {r}"
-        frames.append(Frame(name, {f"Distributions at {name}": _svg(figure)}, ""))
+        frames.append(Frame(name, {f"Distributions at {name}": _svg(figure, laid_out)}, ""))
     if not frames:
         return None
     return Slider(frames, start=int(np.abs(density.to_numpy() - OPENS_AT).argmin()))
@@ -225,7 +226,7 @@ def _slider(
     table = table[table.strategy == "iterative"]
     groups = _groups(table)
     mapped = table[table.metric.str.startswith("map of connections")]
-    frames = []
+    frames, laid_out = [], {}
     density = table.groupby("round").density.mean()
     for r in density.index:
         rows = table[table["round"] == r]
@@ -237,21 +238,29 @@ def _slider(
             ax.set_title(ticket if len(groups) > 1 else "")
             plots.legend(figure, [ax], listed=True)
             what = f"{ticket}: {plots.LABELS[curve]} over iterations at {name}"
-            pictures[f"{what}, beside the dense network"] = _svg(figure)
+            pictures[f"{what}, beside the dense network"] = _svg(figure, laid_out)
         if len(mapped):
             figure, [ax] = plots.panels(1, 1)
             plots.connection_map(mapped[mapped["round"] == r], ax)
-            pictures[f"Map of the connections of each pixel that survive at {name}"] = _svg(figure)
+            what = f"Map of the connections of each pixel that survive at {name}"
+            pictures[what] = _svg(figure, laid_out)
         frames.append(Frame(name, pictures, _beside_the_papers(rows, numbers, theirs)))
     if not frames:
         return None
     return Slider(frames, start=int(np.abs(density.to_numpy() - OPENS_AT).argmin()))
 
 
-def _svg(figure: Figure) -> bytes:
+def _svg(figure: Figure, laid_out: dict[tuple, list[Bbox]]) -> bytes:
+    """A frame's picture. laid_out: where the axes of those before it stand, by how many axes and
+    names they have; those alike are laid out once, as their axes are the same at every round."""
     drawn = BytesIO()
-    figure.get_layout_engine().execute(figure)
+    alike = len(figure.axes), *(len(legend.get_texts()) for legend in figure.legends)
+    if alike not in laid_out:
+        figure.get_layout_engine().execute(figure)
+        laid_out[alike] = [ax.get_position(original=True) for ax in figure.axes]
     figure.set_layout_engine(None)  # or saving would lay it out by drawing it once more
+    for ax, place in zip(figure.axes, laid_out[alike]):
+        ax.set_position(place, which="original")
     with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)

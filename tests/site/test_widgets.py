@@ -180,11 +180,15 @@ def test_the_playground_trains_stops_and_goes_on(quick):
 
 
 def test_distributions_by_round_have_one_frame_a_round_and_the_same_axes(monkeypatch):
-    limits = set()
+    limits, draw = set(), widgets._svg
 
-    def look(figure):
+    def look(figure, laid_out):
+        figure.get_layout_engine().execute(figure)
+        alone = figure.axes[0].get_position().bounds
+        drawn = draw(figure, laid_out)
+        assert figure.axes[0].get_position().bounds == pytest.approx(alone)
         limits.add((figure.axes[0].get_xlim(), figure.axes[0].get_ylim()))
-        return b""
+        return drawn
 
     monkeypatch.setattr(widgets, "_svg", look)
     plan = tiny.iterative().by_layer("initial weights", "first", "second", "output")
