@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # a module is compiled once, when it is first imported
 
 book: .venv/ready
 	$(BIN)/python -m lottery_nb book
