@@ -45,7 +45,7 @@ def keep(name: str, table: pd.DataFrame) -> None:
         picture, kinds = _shown[0], ["png", "svg", "csv"]
         if not notebook.is_study:
             _slide(picture, notebook)
-        picture.draw_without_rendering()
+        picture.get_layout_engine().execute(picture)
         picture.set_layout_engine(None)  # what has its place keeps it, and is drawn once a file
         picture.savefig(PAGES / f"{name}.png", dpi=200)
         picture.savefig(PAGES / f"{name}.svg", metadata={"Date": None})
