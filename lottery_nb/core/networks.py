@@ -312,7 +312,7 @@ class Conv(Convolutional):
                 h = h.relu()
                 if training is not None and self.dropout:
                     kept = torch.empty(h.shape).bernoulli_(1 - self.dropout, generator=training)
-                    h = h * (kept / (1 - self.dropout)).to(h)
+                    h = h * (sent(kept, h.device) / (1 - self.dropout)).to(h)
         return h
 
 
@@ -450,6 +450,13 @@ def kind_of(name: str) -> type[Network]:
 def build(recipe: Recipe) -> Network:
     """The network that a recipe names."""
     return kind_of(recipe.network)(recipe)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU on a device, without waiting for what a GPU was given to do before."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def sigma(layer: Layer, recipe: Recipe) -> float:

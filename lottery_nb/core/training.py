@@ -252,7 +252,8 @@ class _Batch:
         """Train up to the next evaluation; how many iterations those were."""
         recipe, (images, labels) = self.recipe, self.splits["train"]
         steps = min(recipe.evaluate_every, recipe.iterations - start)
-        chosen = torch.stack([next(order) for order in self.orders], 2)[:steps].to(self.device)
+        chosen = torch.stack([next(order) for order in self.orders], 2)[:steps]
+        chosen = networks.sent(chosen, self.device)
         views = self._views(chosen.shape[:2]) if recipe.augment else None
         values, gradients = self.values, self.gradients
         for i, batch in enumerate(chosen):  # (batch, trials)
@@ -347,7 +348,7 @@ class _Batch:
     def _views(self, shape: torch.Size) -> Tensor:
         """Which view of each image to take, (steps, batch, trials)."""
         views = [torch.randint(VIEWS, shape, generator=random) for random in self.augmentation]
-        return torch.stack(views, 2).to(self.device)
+        return networks.sent(torch.stack(views, 2), self.device)
 
     def _record(self, trial: int, iterations: np.ndarray, seen: np.ndarray) -> Record:
         """seen: (evaluations, splits, loss and accuracy)"""

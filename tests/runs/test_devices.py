@@ -1,5 +1,5 @@
 """Too little memory, several GPUs, and nothing that makes a GPU wait, as far as a machine without
-one can tell."""
+one can tell; and on a machine with one, that it trains as the CPU does."""
 
 import os
 
@@ -73,23 +73,100 @@ NARROW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        tiny,
-        tiny.but(optimiser="sgd", learning_rate=0.1, momentum=0.9),
-        conv2.but(dropout=0.5, **NARROW),
-        resnet18.but(milestones=(), checkpoints=(), **NARROW),
-    ],
-    ids=["lenet", "momentum", "conv2", "resnet18"],
-)
-def test_no_step_between_two_evaluations_waits_for_the_device(recipe):
-    images = data.load(recipe.data, recipe.scaling, recipe.validation)
+RECIPES = {
+    "lenet": tiny,
+    "momentum": tiny.but(optimiser="sgd", learning_rate=0.1, momentum=0.9),
+    "conv2": conv2.but(dropout=0.5, **NARROW),
+    "resnet18": resnet18.but(milestones=(), checkpoints=(), **NARROW),
+}
+
+
+def a_ticket(recipe):
     node = recipe.but(scope="layerwise").pruned_before_training().at_rounds(1).nodes("paper", 1)[0]
-    network = networks.build(recipe)
+    return tickets.make(node)
+
+
+def images_of(recipe):
+    return data.load(recipe.data, recipe.scaling, recipe.validation)
+
+
+def a_batch(recipe, device):
+    """Two trainings of a ticket, at two learning rates, begun."""
+    both = [a_ticket(recipe)] * 2, [recipe, recipe.but(learning_rate=0.01)]
+    return training._Batch(*both, (), networks.build(recipe), images_of(recipe), device)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_between_two_evaluations_waits_for_the_device(name):
     with torch.no_grad():
-        both = [tickets.make(node)] * 2, [recipe, recipe.but(learning_rate=0.01)]
-        batch = training._Batch(*both, (), network, images, "cpu")
+        batch = a_batch(RECIPES[name], torch.device("cpu"))
         with NoWaiting():
             batch.train(0)
     assert batch.pruned
+
+
+with_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = torch.device("cuda")
+
+
+@with_a_gpu
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_between_two_evaluations_waits_for_a_gpu(name):
+    recipe = RECIPES[name].but(iterations=8)
+    with torch.no_grad():
+        batch = a_batch(recipe, GPU)
+        done = batch.train(0)  # the first time libraries are set up, which waits
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batch.train(done)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@with_a_gpu
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_gpu_trains_as_the_cpu_does(name):
+    """The same images, views and dropped units, so the same weights but for rounding."""
+    recipe = RECIPES[name]
+    both = [a_ticket(recipe)] * 2, images_of(recipe), [recipe, recipe.but(learning_rate=0.01)]
+    for mine, theirs in zip(training.train(*both, GPU), training.train(*both, "cpu")):
+        for weight, value in theirs.weights.items():
+            torch.testing.assert_close(mine.weights[weight], value, atol=2e-3, rtol=1e-2)
+        for weight, mask in both[0][0].mask.items():
+            assert not mine.weights[weight][~mask].any()
+        assert mine.measures == pytest.approx(theirs.measures, abs=0.05)
+
+
+@with_a_gpu
+def test_a_gpu_multiplies_in_bf16():
+    recipe = RECIPES["conv2"].but(precision="bf16", iterations=40)
+    [record] = training.train([a_ticket(recipe)], images_of(recipe), recipe, GPU)
+    losses = record.curves["val_loss"]
+    assert losses[-1] < losses[0]
+
+
+@with_a_gpu
+def test_a_hundred_trainings_on_a_gpu_go_on_where_they_were(tmp_path, monkeypatch):
+    """Killed after the first evaluation, they end as those that were not."""
+    asked = requests_of([{"ticket": tiny.iterative().at_rounds(0)}], "paper", 100)
+    whole, stopped = Store(tmp_path / "whole"), Store(tmp_path / "stopped")
+    runner.train_missing(asked, whole, quiet=True)
+    monkeypatch.setenv("LOTTERY_CHECKPOINTS", "0.001")
+    evaluate = training._Batch.evaluate
+
+    def killed(batch, iteration, test):
+        if iteration == tiny.iterations:
+            raise KeyboardInterrupt
+        evaluate(batch, iteration, test)
+
+    with monkeypatch.context() as once:
+        once.setattr(training._Batch, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.train_missing(asked, stopped, quiet=True)
+    assert [*(stopped.folder / ".checkpoints").iterdir()]
+    runner.train_missing(asked, stopped, quiet=True)
+    assert len(list(whole)) == 100
+    for key in whole:
+        here, there = whole.record(key), stopped.record(key)
+        assert here["made_of"]["device"] == torch.cuda.get_device_name()
+        assert here["measures"] == pytest.approx(there["measures"], abs=1e-3)
