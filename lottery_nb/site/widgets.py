@@ -283,7 +283,8 @@ def _percent(densities: pd.Series) -> str:
 
 
 def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.DataFrame) -> str:
-    """The numbers of a round, a row a line of the figure, as an HTML table."""
+    """The numbers of a round, the paper's below ours, a row a line of the figure, as an HTML
+    table."""
     shown = []
     for line, mine in rows.groupby("line", sort=False):
         row = {"Line": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
@@ -295,13 +296,12 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
                 & (theirs["round"] == mine["round"].iloc[0])
             ]["mean"]
             label = plots.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
-            row[label] = number(values.mean(), metric) + (
-                f" [{number(values.min(), metric)}, {number(values.max(), metric)}]"
-                if len(values) > 1
-                else ""
-            )
+            row[label] = number(values.mean(), metric)
+            if len(values) > 1:
+                low, high = (number(value, metric) for value in (values.min(), values.max()))
+                row[label] += f" [{low}, {high}]"
             if len(theirs):
-                row[f"{label}: the paper"] = number(their.mean(), metric)
+                row[label] += f"<br><small>the paper: {number(their.mean(), metric)}</small>"
         shown.append(row)
     return as_table(pd.DataFrame(shown), "round")
 
