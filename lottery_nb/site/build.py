@@ -69,6 +69,8 @@ def build() -> Path:
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
     if subprocess.run(command, cwd=ROOT).returncode:
+        # else what warned is not read, and so not told of, the next time
+        shutil.rmtree(ROOT / "_build" / ".doctrees", ignore_errors=True)
         raise LotteryError(
             "the book has warnings, listed above; the pages of the last good build may be mixed "
             "with new ones"
@@ -290,7 +292,12 @@ def _make_pictures() -> None:
     [figure] = named(["fig04"])
     scale = tables.BEST if figure.committed_scale else "smoke"
     made_of = _made_of([progress.SIMULATED], {"lenet"}, f"{scale} {figure.plan}")
-    _unless_made(PAGES / "first.html", made_of, "page's pictures", partial(_draw, figure, scale))
+    _unless_made(
+        PAGES / "first.html",
+        made_of,
+        "page's pictures, and the cluster page's",
+        partial(_draw, figure, scale),
+    )
 
 
 def _draw(figure: Notebook, scale: str, slider: Path) -> None:

@@ -251,10 +251,11 @@ def _slider(
 
 
 def _svg(figure: Figure, laid_out: dict[tuple, list[Bbox]]) -> bytes:
-    """A frame's picture. laid_out: where the axes of those before it stand, by how many axes and
-    names they have; those alike are laid out once, as their axes are the same at every round."""
+    """A frame's picture. laid_out: where the axes of those before it stand, by what decides that;
+    a ticket's axes are the same at every round, so most frames need not be laid out again."""
     drawn = BytesIO()
-    alike = len(figure.axes), *(len(legend.get_texts()) for legend in figure.legends)
+    named = [(legend.get_title().get_text(), len(legend.get_texts())) for legend in figure.legends]
+    alike = len(figure.axes), figure.axes[0].get_ylim(), *named
     if alike not in laid_out:
         figure.get_layout_engine().execute(figure)
         laid_out[alike] = [ax.get_position(original=True) for ax in figure.axes]

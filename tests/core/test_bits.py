@@ -42,8 +42,8 @@ def test_2000_iterations_alone_in_a_batch_of_three_and_in_a_worker(tmp_path, mon
     together = trained(tmp_path / "together", 3)
     alone = trained(tmp_path / "alone", 1)
     with cluster.local_workers(1, {"mnist5k"}) as executor:
-        elsewhere = trained(tmp_path / "elsewhere", 1, executor)
-    assert (len(together), len(alone), len(elsewhere)) == (12, 4, 4)
+        elsewhere = trained(tmp_path / "elsewhere", 2, executor)
+    assert (len(together), len(alone), len(elsewhere)) == (12, 4, 8)
     assert all(together[key] == alone[key] for key in alone)
     assert all(together[key] == elsewhere[key] for key in elsewhere)
     packed = training._worth_packing(

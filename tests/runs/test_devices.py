@@ -2,6 +2,7 @@
 one can tell; and on a machine with one, that it trains as the CPU does."""
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ TICKETS = requests_of([{"ticket": tiny.iterative()}], "paper", 4)
 
 def left(folder):
     store = Store(folder)
-    runner.train_missing(TICKETS, store, quiet=True)
+    runner.train_missing(TICKETS, store, executors.ThisProcess("cpu"), quiet=True)
     return {key: store.record(key)["weights"] for key in store}
 
 
@@ -116,8 +117,10 @@ def test_no_step_between_two_evaluations_waits_for_a_gpu(name):
     with torch.no_grad():
         batch = a_batch(recipe, GPU)
         done = batch.train(0)  # the first time libraries are set up, which waits
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is a prototype
+                torch.cuda.set_sync_debug_mode("error")
             batch.train(done)
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -126,23 +129,31 @@ def test_no_step_between_two_evaluations_waits_for_a_gpu(name):
 @with_a_gpu
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_gpu_trains_as_the_cpu_does(name):
-    """The same images, views and dropped units, so the same weights but for rounding."""
+    """The same images, views and dropped units, so the same weights but for rounding, of which an
+    optimiser can make a whole step where a gradient is almost zero."""
     recipe = RECIPES[name]
     both = [a_ticket(recipe)] * 2, images_of(recipe), [recipe, recipe.but(learning_rate=0.01)]
     for mine, theirs in zip(training.train(*both, GPU), training.train(*both, "cpu")):
         for weight, value in theirs.weights.items():
-            torch.testing.assert_close(mine.weights[weight], value, atol=2e-3, rtol=1e-2)
+            apart = (mine.weights[weight] - value).abs() > 2e-3 + 0.01 * value.abs()
+            assert apart.float().mean() < 0.01, weight
         for weight, mask in both[0][0].mask.items():
             assert not mine.weights[weight][~mask].any()
-        assert mine.measures == pytest.approx(theirs.measures, abs=0.05)
+        assert mine.measures == pytest.approx(theirs.measures, rel=0.05, abs=0.05)
 
 
 @with_a_gpu
-def test_a_gpu_multiplies_in_bf16():
-    recipe = RECIPES["conv2"].but(precision="bf16", iterations=40)
-    [record] = training.train([a_ticket(recipe)], images_of(recipe), recipe, GPU)
-    losses = record.curves["val_loss"]
+def test_a_gpu_multiplies_in_bf16_where_it_can():
+    if not training._has_bf16(GPU):
+        pytest.skip("this GPU has no arithmetic for it")
+    recipe = RECIPES["conv2"].but(iterations=40)
+    exact, rounded = (
+        training.train([a_ticket(each)], images_of(each), each, GPU)[0]
+        for each in (recipe, recipe.but(precision="bf16"))
+    )
+    losses = rounded.curves["val_loss"]
     assert losses[-1] < losses[0]
+    assert not torch.equal(exact.weights["output.weight"], rounded.weights["output.weight"])
 
 
 @with_a_gpu
@@ -163,8 +174,12 @@ def test_a_hundred_trainings_on_a_gpu_go_on_where_they_were(tmp_path, monkeypatc
         once.setattr(training._Batch, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
             runner.train_missing(asked, stopped, quiet=True)
-    assert [*(stopped.folder / ".checkpoints").iterdir()]
+    resume, resumed = training._Batch.resume, []
+    monkeypatch.setattr(
+        training._Batch, "resume", lambda *told: (resumed.append(told[1]), resume(*told))
+    )
     runner.train_missing(asked, stopped, quiet=True)
+    assert set(resumed) == {tiny.iterations - tiny.evaluate_every}
     assert len(list(whole)) == 100
     for key in whole:
         here, there = whole.record(key), stopped.record(key)

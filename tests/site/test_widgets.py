@@ -4,6 +4,7 @@ moves."""
 import re
 import time
 
+import pandas as pd
 import pytest
 from shared import tiny
 
@@ -179,22 +180,42 @@ def test_the_playground_trains_stops_and_goes_on(quick):
     assert "choose iterative" in said.value
 
 
-def test_distributions_by_round_have_one_frame_a_round_and_the_same_axes(monkeypatch):
-    limits, draw = set(), widgets._svg
+def watched(monkeypatch):
+    """The figures of a slider, to be; each must stand as it would if it were laid out alone."""
+    drawn, draw = [], widgets._svg
 
     def look(figure, laid_out):
-        figure.get_layout_engine().execute(figure)
-        alone = figure.axes[0].get_position().bounds
-        drawn = draw(figure, laid_out)
-        assert figure.axes[0].get_position().bounds == pytest.approx(alone)
-        limits.add((figure.axes[0].get_xlim(), figure.axes[0].get_ylim()))
-        return drawn
+        picture = draw(figure, laid_out)
+        stand = [ax.get_position().bounds for ax in figure.axes]
+        figure.set_layout_engine("constrained")
+        figure.draw_without_rendering()
+        for ax, place in zip(figure.axes, stand):
+            assert ax.get_position().bounds == pytest.approx(place, abs=1e-6)
+        drawn.append(figure)
+        return picture
 
     monkeypatch.setattr(widgets, "_svg", look)
+    return drawn
+
+
+def test_frames_of_networks_that_learn_otherwise_are_laid_out_apart(table, monkeypatch):
+    """The numbers at one's axis are longer than at the other's."""
+    drawn = watched(monkeypatch)
+    other = table.assign(line=table.line.str.replace("Net", "Other"), value=table.value / 1000)
+    both = pd.concat([table, other])
+    both.attrs = table.attrs | {"lines": [*dict.fromkeys(both.line)]}
+    widgets.by_round(both, "val_accuracy", paper="fig05")
+    assert len(drawn) == 4 * 3  # two networks and a map a round
+    left = {figure.axes[0].get_position().x0 for figure in drawn}
+    assert len(left) == 3
+
+
+def test_distributions_by_round_have_one_frame_a_round_and_the_same_axes(monkeypatch):
+    drawn = watched(monkeypatch)
     plan = tiny.iterative().by_layer("initial weights", "first", "second", "output")
     table = run(plan, scale="paper", quiet=True)
     slider = widgets.distributions_by_round(table, "fig15")
     rounds = sorted(set(table["round"]))
     assert [frame.name.split(", ")[1] for frame in slider.frames] == [f"round {r}" for r in rounds]
-    assert len(limits) == 1
+    assert len({(figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) for figure in drawn}) == 1
     assert widgets.distributions_by_round(table[:0], "fig15") is None
