@@ -24,8 +24,8 @@ def own_folders(tmp_path, monkeypatch):
 def built(tmp_path_factory) -> Path:
     """The whole book, built in a copy of the project by the command that a person gives.
 
-    LOTTERY_REHEARSED may name a store with the smoke scale's trainings, which `make test` has just
-    made; LOTTERY_BUILT a book that is built already, such as _build/html, to try a page again.
+    LOTTERY_BUILT names one that is built already, as `make test` has it, and LOTTERY_REHEARSED the
+    store with what was trained for it.
     """
     if already := os.environ.get("LOTTERY_BUILT"):
         return Path(already).resolve()
