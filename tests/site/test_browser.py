@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from lottery_nb.site.notebooks import chapters, figures
 
@@ -225,8 +225,8 @@ def test_the_scoreboard_is_short_and_filters_by_its_address(reader):
     page.goto("about:blank")
     page = reader.open("book/scoreboard.html#network=Resnet-18&outcome=not+reproduced")
     assert claims_shown(page) == found, "the address alone does the same"
-    form.locator("button").click()
-    assert page.locator(".scoreboard details:visible").count() == len(figures())
+    form.locator("button").click()  # the form's fields are empty a moment later
+    expect(page.locator(".scoreboard details:visible")).to_have_count(len(figures()))
     assert "#" not in page.url
     assert not reader.wrong
 
