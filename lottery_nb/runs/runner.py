@@ -279,6 +279,6 @@ def _bar(total: int, quiet: bool) -> "tqdm":
         file=sys.stderr,
         mininterval=0.5 if watched else 30,
         smoothing=0.05,
-        bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f} of {total} "
+        bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n:.1f} of {total} "
         "[{elapsed}, {remaining} left]",
     )

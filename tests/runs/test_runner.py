@@ -210,3 +210,11 @@ def test_a_full_disk_and_one_that_cannot_be_written(tmp_path):
     assert trained_again == "0"
     assert "it is read-only. Finished trainings are safe" in read_only
     assert 0 < int(fewer.split()[0]) < len(ON_DISK)
+
+
+def test_the_bar_tells_of_no_training_that_is_not_finished():
+    bar = runner._bar(2, quiet=False)
+    bar.update(0.6)
+    assert "30%" in str(bar)
+    assert "0.6 of 2 " in str(bar)
+    bar.close()
