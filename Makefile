@@ -19,7 +19,7 @@ test: .venv/ready
 	$(BIN)/mypy
 	rm -rf _build/nbval _build/html _build/.doctrees
 	$(MAKE) --jobs 2 --output-sync nbval-even nbval-odd
-	env -u LOTTERY_RESULTS -u LOTTERY_DATA LOTTERY_STORE=$(REHEARSED) $(BIN)/python -m lottery_nb book
+	env -u LOTTERY_RESULTS -u LOTTERY_DATA -u LOTTERY_MISSING LOTTERY_STORE=$(REHEARSED) $(BIN)/python -m lottery_nb book
 	$(MAKE) --jobs 2 --output-sync test-training test-pages
 
 nbval-even: NOTEBOOKS = notebooks/fig?[02468]_*.ipynb notebooks/chapter*.ipynb
