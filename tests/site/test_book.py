@@ -165,6 +165,14 @@ def test_a_failed_notebook_keeps_the_last_good_page(tmp_path):
     assert not list(page.parent.glob("*.draft"))
 
 
+def test_the_command_says_where_the_book_is_and_how_to_serve_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(build, "build", lambda: tmp_path / "index.html")
+    assert main(["book"]) == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path / "index.html") in said
+    assert f"http.server -d {tmp_path}" in said
+
+
 def test_every_page_is_there_and_asks_no_other_host(built):
     pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
     assert {
