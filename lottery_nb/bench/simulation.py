@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 from ..core.recipes import Recipe, lenet
-from ..runs.graph import BATCH, Frontier, parents_of
+from ..runs.graph import Frontier, parents_of
 from ..runs.plans import Request
 
 WORKERS = tuple(2**i for i in range(10))  # 1 to 512
@@ -25,7 +25,7 @@ def makespan(
     `runner` hands them out."""
     frontier, clock, under_way = Frontier(pending), 0.0, []
     while frontier:
-        while len(under_way) < workers and (batch := frontier.take(BATCH["cpu"], workers)):
+        while len(under_way) < workers and (batch := frontier.take("cpu", workers)):
             heappush(
                 under_way,
                 (

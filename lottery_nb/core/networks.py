@@ -11,8 +11,10 @@ A network is a subclass of `Network` or `Convolutional` with a name; a recipe na
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from .errors import LotteryError
@@ -98,8 +100,17 @@ class Network:
         """Images (n, height, width) or (n, height, width, channels) as this network takes them."""
         raise NotImplementedError
 
+    def rounded(self, parameters: Parameters) -> Parameters:
+        """Parameters as products take them, of the recipe's precision."""
+        return parameters
+
     def logits(self, parameters: Parameters, x: Tensor) -> Tensor:
         """(trials, classes, n). x: prepared images, the same for every trial."""
+        raise NotImplementedError
+
+    def kept_units(self, steps: int, batch: int, random: torch.Generator) -> Tensor:
+        """Draw which hidden units steps of a training keep, bool (steps, batch, units), where the
+        recipe has dropout."""
         raise NotImplementedError
 
     def gradients(
@@ -108,12 +119,13 @@ class Network:
         x: Tensor,
         labels: Tensor,
         into: Parameters,
-        randoms: Sequence[torch.Generator] = (),
+        kept: Tensor | None = None,
     ) -> None:
-        """Write the gradient of each trial's mean cross-entropy into `into`.
+        """Write the gradient of each trial's mean cross-entropy into `into`. On a GPU nothing here
+        may wait for it, so that it can be recorded.
 
-        x: (batch, trials, *image), prepared; labels: (batch, trials); randoms: a generator a trial,
-        for what a network draws in training.
+        x: (batch, trials, *image), prepared; labels: (batch, trials); kept: (batch, trials, units),
+        as drawn by `kept_units`.
         """
         raise NotImplementedError
 
@@ -190,10 +202,10 @@ class Lenet(Network, name="lenet"):
         trials = len(parameters[self.layers[0].bias])
         return self.forward(parameters, x.T.expand(trials, *x.T.shape))[-1]
 
-    def gradients(self, parameters, x, labels, into, randoms=()) -> None:
+    def gradients(self, parameters, x, labels, into, kept=None) -> None:
         """Written out by hand rather than by autograd, so that each product lands where the
         optimiser reads it. A layer of `packable` may be one sparse matrix, in both `parameters` and
-        `into`, with a block a trial on its diagonal. Nothing is random here."""
+        `into`, with a block a trial on its diagonal. No unit is dropped here."""
         x = x.permute(1, 2, 0)
         if into[self.layers[0].weight].layout == torch.sparse_csr:
             x = x.contiguous()
@@ -219,8 +231,9 @@ class Lenet(Network, name="lenet"):
 
 
 class Convolutional(Network):
-    """What the convolutional networks have in common. Trials take turns: a convolution fills a
-    processor by itself."""
+    """What the convolutional networks have in common. Trials take turns on a CPU, as a convolution
+    fills one by itself; on a GPU each has a stream of its own, and they are computed side by
+    side."""
 
     stacks = False
     side, channels = 32, 3  # of the images that they take
@@ -247,35 +260,69 @@ class Convolutional(Network):
         return images.contiguous()
 
     def forward(
-        self, parameters: Parameters, x: Tensor, training: torch.Generator | None = None
+        self,
+        parameters: Parameters,
+        x: Tensor,
+        training: bool = False,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Logits (n, classes) of one trial.
 
-        x: (n, 32, 32, 3); training: the generator of a training, which drops units and, in networks
-        with batch-norm, uses and updates the statistics of the batch; None evaluates.
+        x: (n, 32, 32, 3); training: networks with batch-norm use and update the statistics of the
+        batch; kept: (n, units), the hidden units that are not dropped, None for all.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             channels_last = x.permute(0, 3, 1, 2)  # in memory, and so to the end
-            return self._logits(parameters, channels_last, training).float()
+            return self._logits(parameters, channels_last, training, kept).float()
 
     def _logits(
-        self, parameters: Parameters, h: Tensor, training: torch.Generator | None
+        self, parameters: Parameters, h: Tensor, training: bool, kept: Tensor | None
     ) -> Tensor:
         raise NotImplementedError
 
-    def logits(self, parameters: Parameters, x: Tensor) -> Tensor:
-        return torch.stack([self.forward(one, x).T for one in _each(parameters)])
+    def rounded(self, parameters: Parameters) -> Parameters:
+        """Once for all trials and images, where autocast would do it for each; on a GPU filters
+        have their channels last besides, as images do."""
+        if self.precision == "fp32":
+            return parameters
+        multiplied = {name for layer in self.layers for name in (layer.weight, layer.bias)}
 
-    def gradients(self, parameters, x, labels, into, randoms=()) -> None:
+        def rounded(value: Tensor) -> Tensor:
+            if value.is_cuda and value.ndim == 5:
+                last = value.permute(0, 1, 3, 4, 2)
+                last = last.to(torch.bfloat16, memory_format=torch.contiguous_format)
+                return last.permute(0, 1, 4, 2, 3)
+            return value.bfloat16()
+
+        return {
+            name: rounded(value) if name in multiplied else value
+            for name, value in parameters.items()
+        }
+
+    def logits(self, parameters: Parameters, x: Tensor) -> Tensor:
+        trials = _each(parameters)
+        found = []
+        with side_by_side(len(trials), x.device) as places:
+            for one, place in zip(trials, places):
+                with place:
+                    found.append(self.forward(one, x).T)
+        return torch.stack(found)
+
+    def gradients(self, parameters, x, labels, into, kept=None) -> None:
         learned = [name for name in into if not name.endswith(STATISTICS)]
-        for trial, one in enumerate(_each(parameters)):
-            leaves = {name: one[name].detach().requires_grad_() for name in learned}
-            with torch.enable_grad():
-                logits = self.forward({**one, **leaves}, x[:, trial], randoms[trial])
-                loss = torch.nn.functional.cross_entropy(logits, labels[:, trial])
-            gradients = torch.autograd.grad(loss, list(leaves.values()))
-            for name, gradient in zip(learned, gradients):
-                into[name][trial].copy_(gradient)
+        trials = _each(self.rounded(parameters))
+        found = []
+        with side_by_side(len(trials), x.device) as places:
+            for trial, (one, place) in enumerate(zip(trials, places)):
+                with place:
+                    leaves = {name: one[name].detach().requires_grad_() for name in learned}
+                    units = None if kept is None else kept[:, trial]
+                    with torch.enable_grad():
+                        logits = self.forward({**one, **leaves}, x[:, trial], True, units)
+                        loss = torch.nn.functional.cross_entropy(logits, labels[:, trial])
+                    found.append(torch.autograd.grad(loss, list(leaves.values())))
+        for name, gradients in zip(learned, zip(*found)):
+            into[name].copy_(torch.stack(gradients) if trials[1:] else gradients[0].unsqueeze(0))
 
 
 class Conv(Convolutional):
@@ -295,14 +342,31 @@ class Conv(Convolutional):
         side = cls.side // 2 ** len(cls.filters)
         return (*_convolutions(filters), *_connected(filters[-1] * side**2, recipe))
 
-    def _logits(self, parameters, h, training):
+    @property
+    def _hidden(self) -> list[int]:
+        """Units of each fully-connected hidden layer."""
+        return [layer.shape[0] for layer in self.layers if layer.kind == "fc"]
+
+    def kept_units(self, steps: int, batch: int, random: torch.Generator) -> Tensor:
+        def drawn(units: int) -> Tensor:
+            return torch.empty(batch, units).bernoulli_(1 - self.dropout, generator=random).bool()
+
+        return torch.stack([torch.cat([*map(drawn, self._hidden)], 1) for _ in range(steps)])
+
+    def _logits(self, parameters, h, training, kept):
         functional = torch.nn.functional
+        kept_of_layers = iter(() if kept is None else kept.split(self._hidden, 1))
         for i, layer in enumerate(self.layers):
             weight, bias = parameters[layer.weight], parameters[layer.bias]
             if layer.kind == "conv":
-                h = functional.conv2d(h, weight, bias, padding=1)
+                # Pooling before ReLU is the same on fewer numbers; so is pooling before adding the
+                # bias, which a GPU does in a kernel of its own, as it sums for its gradient.
+                late = h.is_cuda and i % 2
+                h = functional.conv2d(h, weight, None if late else bias, padding=1)
                 if i % 2:
-                    h = functional.max_pool2d(h, 2)  # before ReLU: the same, on fewer numbers
+                    h = functional.max_pool2d(h, 2)
+                if late:
+                    h = h + bias.view(1, -1, 1, 1)
                 h = h.relu()
                 continue
             if h.ndim == 4:
@@ -310,9 +374,8 @@ class Conv(Convolutional):
             h = functional.linear(h, weight, bias)
             if layer.kind == "fc":
                 h = h.relu()
-                if training is not None and self.dropout:
-                    kept = torch.empty(h.shape).bernoulli_(1 - self.dropout, generator=training)
-                    h = h * (sent(kept, h.device) / (1 - self.dropout)).to(h)
+                if kept is not None:
+                    h = h * (next(kept_of_layers) / (1 - self.dropout)).to(h)
         return h
 
 
@@ -355,7 +418,7 @@ class Deep(Convolutional):
         weight = parameters[f"{name}.weight"]
         h = torch.nn.functional.conv2d(h, weight, stride=stride, padding=weight.shape[-1] // 2)
         norm = (parameters[f"{name}.{part}"] for part in ("mean", "variance", "scale", "shift"))
-        return torch.nn.functional.batch_norm(h, *norm, training=training is not None)
+        return torch.nn.functional.batch_norm(h, *norm, training=training)
 
     def _output(self, parameters, h):
         return torch.nn.functional.linear(
@@ -392,7 +455,7 @@ class Resnet18(Deep, name="resnet18"):
             into = out
         return (*layers, *_connected(into, recipe))
 
-    def _logits(self, parameters, h, training):
+    def _logits(self, parameters, h, training, kept):
         h = self._conv(parameters, h, "conv1", training).relu_()
         for first, second, projection, _ in self.blocks():
             stride = 2 if projection else 1
@@ -415,7 +478,7 @@ class Vgg19(Deep, name="vgg19"):
         filters = [_widened(n, recipe) for block in cls.blocks for n in block]
         return (*_convolutions(filters, normed=True), *_connected(filters[-1], recipe))
 
-    def _logits(self, parameters, h, training):
+    def _logits(self, parameters, h, training, kept):
         names = iter(layer.name for layer in self.layers)
         for i, block in enumerate(self.blocks):
             for place in range(len(block)):
@@ -452,11 +515,26 @@ def build(recipe: Recipe) -> Network:
     return kind_of(recipe.network)(recipe)
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Values of the CPU on a device, without waiting for what a GPU was given to do before."""
-    if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
+@contextmanager
+def side_by_side(count: int, device: torch.device) -> Iterator[list[AbstractContextManager]]:
+    """A place to compute for each of several trials that do not need each other. On a GPU each is a
+    stream of its own; after the block what comes next waits for all. Elsewhere they take turns."""
+    if device.type != "cuda":
+        yield [nullcontext()] * count
+        return
+    here, streams = torch.cuda.current_stream(device), _streams(count, device)
+    for stream in streams:
+        stream.wait_stream(here)
+    try:
+        yield [torch.cuda.stream(stream) for stream in streams]
+    finally:
+        for stream in streams:
+            here.wait_stream(stream)
+
+
+@cache
+def _streams(count: int, device: torch.device) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(count)]
 
 
 def sigma(layer: Layer, recipe: Recipe) -> float:

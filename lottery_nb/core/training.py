@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -216,7 +216,9 @@ class _Batch:
             for name in packed
         }
 
-        vector = VECTOR if len({each.steps for each in recipes}) > 1 else 1
+        # A convolution on a GPU reads whole vectors: of each of its weights the first begins one.
+        aligned = device.type == "cuda" and not network.stacks
+        vector = VECTOR if aligned or len({each.steps for each in recipes}) > 1 else 1
 
         def stack(trials: Iterable[dict[str, Tensor]]) -> _Stack:
             return _Stack(list(trials), device, patterns, vector)
@@ -238,6 +240,7 @@ class _Batch:
         self.orders = [_batches(examples, shape, ticket.order) for ticket in tickets]
         self.dropout = [generator("dropout", *ticket.order) for ticket in tickets]
         self.augmentation = [generator("augmentation", *ticket.order) for ticket in tickets]
+        self.recorded: dict[str, _Recorded] = {}
 
         self.weights = self.values.full()
         self.best = {name: stacked.clone() for name, stacked in self.weights.items()}
@@ -250,31 +253,72 @@ class _Batch:
 
     def train(self, start: int) -> int:
         """Train up to the next evaluation; how many iterations those were."""
-        recipe, (images, labels) = self.recipe, self.splits["train"]
-        steps = min(recipe.evaluate_every, recipe.iterations - start)
-        chosen = torch.stack([next(order) for order in self.orders], 2)[:steps]
-        chosen = networks.sent(chosen, self.device)
-        views = self._views(chosen.shape[:2]) if recipe.augment else None
-        values, gradients = self.values, self.gradients
-        for i, batch in enumerate(chosen):  # (batch, trials)
-            x = images.index_select(0, batch.flatten())  # half the time of images[batch]
-            if views is not None:
-                x = augmented(x, views[i].flatten())
-            x = x.view(*batch.shape, *images.shape[1:])
-            self.network.gradients(values.views, x, labels[batch], gradients.views, self.dropout)
-            if self.pruned:
-                gradients.flat.mul_(self.alive)
-            self.optimiser.step(start + i)
+        steps = min(self.recipe.evaluate_every, self.recipe.iterations - start)
+        for inputs in self._inputs(start, steps):
+            self._launch("step", self._step, *inputs)
+        values = self.values
         if self.pruned:  # where a trial diverged, zero times no number is no zero; -0.0 stays
             values.flat.masked_fill_((self.alive == 0) & ~values.flat.isfinite(), 0)
         self.weights = values.full()
         return steps
 
+    def _inputs(self, start: int, steps: int) -> Iterator[tuple]:
+        """What each step takes, see `_step`; drawn on the CPU, so that any device trains on the
+        same, and sent at once."""
+        recipe = self.recipe
+        chosen = torch.stack([next(order) for order in self.orders], 2)[:steps]
+        views = units = None
+        if recipe.augment:
+            shape = chosen.shape[:2]
+            drawn = [torch.randint(VIEWS, shape, generator=each) for each in self.augmentation]
+            views = torch.stack(drawn, 2)
+        if recipe.dropout:
+            kept = [self.network.kept_units(steps, recipe.batch, each) for each in self.dropout]
+            units = torch.stack(kept, 2)
+        rates: list | Tensor = [self.optimiser.rates(start + i) for i in range(steps)]
+        if self.device.type == "cuda":  # there too, as a recorded step takes no other number
+            rates = torch.tensor(rates)
+        return zip(*(
+            [None] * steps if each is None else _sent(each, self.device)
+            for each in (chosen, views, units, rates)
+        ))  # fmt: skip
+
+    def _launch(self, name: str, compute: Callable, *inputs: Any) -> Any:
+        """Compute something with changing inputs; on a GPU it is recorded under a name."""
+        if self.device.type != "cuda":
+            return compute(*inputs)
+        return self.recorded.setdefault(name, _Recorded())(compute, *inputs)
+
+    def _step(
+        self,
+        chosen: Tensor,
+        views: Tensor | None,
+        units: Tensor | None,
+        rates: list[float] | Tensor,
+    ) -> None:
+        """Train for one iteration.
+
+        chosen, views: (batch, trials), which images, and which view of each; units: (batch, trials,
+        units), which hidden ones are kept; None where the recipe has none of it. rates: (groups of
+        the optimiser,).
+        """
+        images, labels = self.splits["train"]
+        x = images.index_select(0, chosen.flatten())  # half the time of images[chosen]
+        if views is not None:
+            x = augmented(x, views.flatten())
+        x = x.view(*chosen.shape, *images.shape[1:])
+        self.network.gradients(self.values.views, x, labels[chosen], self.gradients.views, units)
+        if self.pruned:
+            self.gradients.flat.mul_(self.alive)
+        self.optimiser.step(rates)
+
     def evaluate(self, iteration: int, test: bool) -> None:
         """Evaluate on the validation set, and keep the weights of trials that were never better;
         test: on the test set too."""
-        splits = [self.splits[name] for name in ("validation", *(["test"] if test else []))]
-        seen = [evaluate(self.network, self.weights, *split) for split in splits]
+        seen = [
+            self._launch(name, partial(evaluate, self.network, self.weights, *self.splits[name]))
+            for name in ("validation", *(["test"] if test else []))
+        ]
         loss = seen[0][0]
         first = not self.curves
         better = torch.ones_like(loss, dtype=torch.bool) if first else loss < self.best_loss
@@ -345,11 +389,6 @@ class _Batch:
         self.measured[f"{name}_loss_{moment}"] = loss.cpu().numpy()
         self.measured[f"{name}_accuracy_{moment}"] = accuracy.cpu().numpy()
 
-    def _views(self, shape: torch.Size) -> Tensor:
-        """Which view of each image to take, (steps, batch, trials)."""
-        views = [torch.randint(VIEWS, shape, generator=random) for random in self.augmentation]
-        return networks.sent(torch.stack(views, 2), self.device)
-
     def _record(self, trial: int, iterations: np.ndarray, seen: np.ndarray) -> Record:
         """seen: (evaluations, splits, loss and accuracy)"""
         curves = {"iterations": iterations}
@@ -378,6 +417,7 @@ def evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,)."""
     losses, corrects = [], []
+    parameters = network.rounded(parameters)
     for x, y in zip(images.split(network.chunk), labels.split(network.chunk)):
         logits = network.logits(parameters, x)
         right = logits.gather(1, y.expand(len(logits), 1, len(y))).squeeze(1)
@@ -408,6 +448,44 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class _Recorded:
+    """What a GPU computes again and again, launched as one: recorded as a CUDA graph, as the
+    hundreds of kernels of a small network take longer to launch one by one than to run.
+
+    The first time they are launched one by one, which sets up libraries and finds out whether there
+    is memory enough; the second time they are recorded.
+    """
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._stream = torch.cuda.Stream()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: list = []  # of what is recorded, into which those of each time are copied
+        self._outputs: Any = None
+
+    def __call__(self, compute: Callable, *inputs: Tensor | None) -> Any:
+        """Compute: the same each time, in the same places, and all that changes is in the inputs.
+        The outputs are overwritten the next time."""
+        if not self._begun:
+            self._begun = True
+            here = torch.cuda.current_stream()
+            self._stream.wait_stream(here)
+            with torch.cuda.stream(self._stream):
+                outputs = compute(*inputs)
+            here.wait_stream(self._stream)
+            return outputs
+        if self._graph is None:
+            self._inputs = [None if each is None else each.clone() for each in inputs]
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._outputs = compute(*self._inputs)
+        for held, value in zip(self._inputs, inputs):
+            if held is not None:
+                held.copy_(value)
+        self._graph.replay()
+        return self._outputs
 
 
 class _Alike(NamedTuple):
@@ -452,13 +530,17 @@ class _Optimiser:
                 _Alike(recipes[trials[0]], steps, pieces, of(gradients.flat), decayed, moments)
             )
 
-    def step(self, iteration: int) -> None:
-        """Take the step of an iteration, counted from 0."""
-        for recipe, steps, values, gradients, decays, moments in self._groups:
+    def rates(self, iteration: int) -> list[float]:
+        """The learning rate of each group at an iteration, counted from 0."""
+        return [group.recipe.rate_at(iteration) for group in self._groups]
+
+    def step(self, rates: list[float] | Tensor) -> None:
+        """Take a step at these learning rates, one a group."""
+        for group, rate in zip(self._groups, rates):
+            recipe, steps, values, gradients, decays, moments = group
             if recipe.weight_decay:
                 for gradient, value, decay in zip(gradients, values, decays):
                     gradient.addcmul_(value, decay)
-            rate = recipe.rate_at(iteration)
             if recipe.optimiser == "adam":
                 beta1, beta2 = recipe.adam_betas
                 first, second = moments
@@ -503,6 +585,16 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
         for layer in network.packable
         if ticket.mask[layer.weight].float().mean() < PACK_BELOW
     )
+
+
+def _sent(values: Tensor | list, device: torch.device) -> Tensor | list:
+    """Values of the CPU on a device, without waiting for what a GPU was given to do before; numbers
+    stay."""
+    if isinstance(values, list):
+        return values
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def _padded(values: Tensor, multiple: int) -> Tensor:

@@ -28,7 +28,6 @@ from ..core import data
 from ..core.errors import LotteryError
 from .batch import CODE
 from .executors import Work
-from .graph import BATCH
 
 TOPIC = "lottery-progress"
 OTHERS = ("refuse", "record")  # what to do with a worker of other versions
@@ -113,10 +112,8 @@ class Workers:
             }
             client.register_plugin(_code_and_data(_package(), files))
 
-    def batch_size(self) -> int:
-        return BATCH[
-            "cuda" if any(worker["cuda"] for worker in self._welcome().values()) else "cpu"
-        ]
+    def device(self) -> str:
+        return "cuda" if any(worker["cuda"] for worker in self._welcome().values()) else "cpu"
 
     def count(self) -> int:
         return max(sum(worker["threads"] for worker in self._welcome().values()), 1)

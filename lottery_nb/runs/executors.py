@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import LotteryError, Stopped
-from .graph import BATCH, Ancestry, Arrays
+from .graph import Ancestry, Arrays
 from .plans import Request
 
 Result = list[tuple[dict, Arrays]] | Exception  # a record and arrays of each training
@@ -29,8 +29,8 @@ class Work:
 class Executor(Protocol):
     """Who trains: `ThisProcess`, or `cluster.Workers`."""
 
-    def batch_size(self) -> int:
-        """How many trainings of a small network make a batch."""
+    def device(self) -> str:
+        """On what batches are trained, "cpu" or "cuda": that decides their size."""
 
     def count(self) -> int:
         """How many batches can be trained side by side."""
@@ -55,8 +55,8 @@ class ThisProcess:
         self._device = training.pick_device(device)
         self._work: tuple[Work, str] | None = None
 
-    def batch_size(self) -> int:
-        return BATCH["cuda" if self._device.type == "cuda" else "cpu"]
+    def device(self) -> str:
+        return "cuda" if self._device.type == "cuda" else "cpu"
 
     def count(self) -> int:
         return 1

@@ -14,9 +14,11 @@ from .plans import KEPT, TEST_CURVES, Request
 Arrays = dict[str, np.ndarray]
 
 # Trainings of a small network in one batch: on one thread 4 are a sixth faster than 1, and a third
-# faster than 12, whose parameters leave a processor's cache. Those of a convolutional network take
-# turns anyway, so each is a batch of its own, and a kill loses one.
+# faster than 12, whose parameters leave a processor's cache.
 BATCH = {"cpu": 4, "cuda": 100}
+# Of a convolutional network: on a CPU they take turns, so each is a batch of its own, and a kill
+# loses one; a GPU is not filled by one.
+SIDE_BY_SIDE = {"cpu": 1, "cuda": 16}
 
 
 class Ancestry(NamedTuple):
@@ -89,15 +91,16 @@ class Frontier:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def take(self, size: int, workers: int = 1) -> list[Request]:
-        """The next batch: at most `size`, and no more than a fair share for each of `workers`; []
-        while nothing is ready."""
+    def take(self, device: str, workers: int = 1) -> list[Request]:
+        """The next batch: as many as a device ("cpu" | "cuda") trains at once, and no more than a
+        fair share for each of `workers`; [] while nothing is ready."""
         if not self._ready:
             return []
         group = min(self._ready, key=lambda group: self._ready[group][0])
         heap = self._ready[group]
         network = kind_of(self._pending[heap[0][1]].node.recipe.network)
-        share = min(size, ceil(len(heap) / workers)) if network.stacks else 1
+        size = (BATCH if network.stacks else SIDE_BY_SIDE)[device]
+        share = min(size, ceil(len(heap) / workers))
         taken = [heappop(heap)[1] for _ in range(share)]
         if not heap:
             del self._ready[group]

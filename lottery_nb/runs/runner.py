@@ -108,7 +108,7 @@ class _Run:
         """Give out as many batches as there is room for."""
         self._watch()
         while self._executor.room() > 0 and (
-            taken := self.frontier.take(self._executor.batch_size(), self._executor.count())
+            taken := self.frontier.take(self._executor.device(), self._executor.count())
         ):
             work = Work([], ExitStack(), self._store.folder)
             self.under_way.add(work)

@@ -200,7 +200,7 @@ def test_convolutional_gradients_are_those_of_torchs_modules(recipe):
         torch.randint(0, 10, (6, 2), generator=generator("y")),
     )
     ours = {name: torch.full_like(value, torch.nan) for name, value in parameters.items()}
-    network.gradients(parameters, x, labels, ours, [None, None])
+    network.gradients(parameters, x, labels, ours)
     for trial in range(2):
         with torch.no_grad():
             for theirs, value in zip(reference.parameters(), each[trial].values()):
@@ -237,11 +237,13 @@ def test_dropout_drops_its_share_in_training_only_and_repeats():
     recipe = conv2.but(width=0.125, dropout=0.5)
     network, parameters = networks.build(recipe), networks.initialise(recipe, generator("dropout"))
     x = torch.rand(8, 32, 32, 3, generator=generator("x"))
-    drawn = [network.forward(parameters, x, generator("drop", seed)) for seed in (0, 0, 1)]
+    kept = [network.kept_units(50, 8, generator("drop", seed)) for seed in (0, 0, 1)]
+    assert kept[0].shape == (50, 8, 64) and 0.48 < kept[0].float().mean() < 0.52
+    drawn = [network.forward(parameters, x, True, each[0]) for each in kept]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-    without = networks.build(recipe.but(dropout=0.0)).forward(parameters, x, generator("drop", 0))
-    assert torch.equal(network.forward(parameters, x), without)
+    without = networks.build(recipe.but(dropout=0.0))
+    assert torch.equal(network.forward(parameters, x), without.forward(parameters, x, True))
 
 
 def test_bf16_is_close_to_fp32():
@@ -297,7 +299,7 @@ def test_deep_gradients_and_statistics_are_those_of_torchs_modules(recipe):
     )
 
     ours = {name: torch.zeros_like(value) for name, value in stacked.items()}
-    network.gradients(stacked, x, labels, ours, [generator("any")])
+    network.gradients(stacked, x, labels, ours)
     F.cross_entropy(reference.train()(images), labels[:, 0]).backward()
     for name, theirs in zip(learned, reference.parameters()):
         torch.testing.assert_close(ours[name][0], theirs.grad, rtol=2e-3, atol=2e-4, msg=name)

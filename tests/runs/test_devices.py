@@ -3,6 +3,9 @@ one can tell; and on a machine with one, that it trains as the CPU does."""
 
 import os
 import warnings
+from functools import partial
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -50,6 +53,7 @@ def test_one_that_does_not_fit_alone_says_so(monkeypatch):
         left(None)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="needs none, or several GPUs")
 def test_of_several_gpus_each_local_worker_sees_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert executors.jobs() == 2
@@ -78,7 +82,8 @@ RECIPES = {
     "lenet": tiny,
     "momentum": tiny.but(optimiser="sgd", learning_rate=0.1, momentum=0.9),
     "conv2": conv2.but(dropout=0.5, **NARROW),
-    "resnet18": resnet18.but(milestones=(), checkpoints=(), **NARROW),
+    # At its own learning rate it is chaotic: rounding grows a thousandfold a step.
+    "resnet18": resnet18.but(learning_rate=1e-3, milestones=(), checkpoints=(), **NARROW),
 }
 
 
@@ -93,7 +98,7 @@ def images_of(recipe):
 
 def a_batch(recipe, device):
     """Two trainings of a ticket, at two learning rates, begun."""
-    both = [a_ticket(recipe)] * 2, [recipe, recipe.but(learning_rate=0.01)]
+    both = [a_ticket(recipe)] * 2, [recipe, recipe.but(learning_rate=recipe.learning_rate / 2)]
     return training._Batch(*both, (), networks.build(recipe), images_of(recipe), device)
 
 
@@ -106,6 +111,52 @@ def test_no_step_between_two_evaluations_waits_for_the_device(name):
     assert batch.pruned
 
 
+class Imitated:
+    """A CUDA graph that keeps what a step was recorded with, and takes that step again when it is
+    launched."""
+
+    recording = None
+
+    def replay(self):
+        self.step(*self.inputs)
+
+    def __enter__(self):
+        Imitated.recording = self
+
+    def __exit__(self, *error):
+        Imitated.recording = None
+
+
+@pytest.mark.parametrize("name", ["lenet", "momentum", "conv2"])
+def test_a_recorded_step_takes_what_each_step_takes(name, monkeypatch):
+    """As far as a CPU can tell: the second step is recorded, and launched in place of others."""
+    for part in ("Stream", "current_stream", "stream"):
+        monkeypatch.setattr(torch.cuda, part, MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Imitated)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: graph)
+    step = training._Batch._step
+    calls = []
+
+    def recorded(batch, *inputs):
+        calls.append(bool(Imitated.recording))
+        if Imitated.recording:
+            Imitated.recording.step, Imitated.recording.inputs = partial(step, batch), inputs
+        else:
+            step(batch, *inputs)
+
+    monkeypatch.setattr(training._Batch, "_step", recorded)
+    recipe = RECIPES[name].but(iterations=10, evaluate_every=5, warmup=3)
+    with torch.no_grad():
+        one, other = (a_batch(recipe, torch.device("cpu")) for _ in range(2))
+        one.device = SimpleNamespace(type="cuda")
+        monkeypatch.setattr(training, "_sent", lambda values, device: values)
+        for batch in (one, other):
+            batch.train(0), batch.train(5)
+    assert calls == [False, True] + [False] * 10, "recorded once, then not called again"
+    for weight, values in other.weights.items():
+        torch.testing.assert_close(one.weights[weight], values, rtol=1e-4, atol=1e-5)
+
+
 with_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda")
 
@@ -116,7 +167,7 @@ def test_no_step_between_two_evaluations_waits_for_a_gpu(name):
     recipe = RECIPES[name].but(iterations=8)
     with torch.no_grad():
         batch = a_batch(recipe, GPU)
-        done = batch.train(0)  # the first time libraries are set up, which waits
+        done = batch.train(0)  # in which libraries are set up and a step is recorded, which waits
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that it is a prototype
@@ -132,7 +183,11 @@ def test_a_gpu_trains_as_the_cpu_does(name):
     """The same images, views and dropped units, so the same weights but for rounding, of which an
     optimiser can make a whole step where a gradient is almost zero."""
     recipe = RECIPES[name]
-    both = [a_ticket(recipe)] * 2, images_of(recipe), [recipe, recipe.but(learning_rate=0.01)]
+    both = (
+        [a_ticket(recipe)] * 2,
+        images_of(recipe),
+        [recipe, recipe.but(learning_rate=recipe.learning_rate / 2)],
+    )
     for mine, theirs in zip(training.train(*both, GPU), training.train(*both, "cpu")):
         for weight, value in theirs.weights.items():
             apart = (mine.weights[weight] - value).abs() > 2e-3 + 0.01 * value.abs()
@@ -140,6 +195,33 @@ def test_a_gpu_trains_as_the_cpu_does(name):
         for weight, mask in both[0][0].mask.items():
             assert not mine.weights[weight][~mask].any()
         assert mine.measures == pytest.approx(theirs.measures, rel=0.05, abs=0.05)
+
+
+@with_a_gpu
+@pytest.mark.parametrize("name", ["conv2", "resnet18"])
+def test_beside_others_a_network_trains_on_a_gpu_as_it_does_alone(name):
+    recipe = RECIPES[name].but(iterations=12)
+    made, images = [a_ticket(recipe)] * 16, images_of(recipe)
+    [alone] = training.train(made[:1], images, recipe, GPU)
+    for beside in training.train(made, images, recipe, GPU):
+        for weight, value in alone.weights.items():
+            apart = (beside.weights[weight] - value).abs() > 2e-3 + 0.01 * value.abs()
+            assert apart.float().mean() < 0.01, weight
+
+
+@with_a_gpu
+def test_too_little_memory_of_a_gpu_halves_a_batch(tmp_path, capfd):
+    recipe = conv2.but(data="mnist1k", validation=100, batch=60, iterations=8, evaluate_every=4)
+    asked = requests_of([{"dense": recipe.iterative().at_rounds(0)}], "paper", 16)
+    whole = torch.cuda.get_device_properties(GPU).total_memory
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction(4e9 / whole)
+        runner.train_missing(asked, Store(tmp_path), quiet=True)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(list(Store(tmp_path))) == 16
+    assert "take more memory than cuda has free: one half after the other" in capfd.readouterr().err
 
 
 @with_a_gpu

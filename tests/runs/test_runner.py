@@ -27,9 +27,9 @@ def frontier(plan, trials=None):
     return graph.Frontier(graph.with_ancestors(requests_of([plan], "paper", trials)))
 
 
-def everything(front, size=12, executor=1):
+def everything(front, device="cpu"):
     """Batches in the order in which they are trained, one after another."""
-    while batch := front.take(size, executor):
+    while batch := front.take(device):
         yield [request.node for request in batch]
         for request in batch:
             front.done(request.node.key)
@@ -47,10 +47,10 @@ def test_nothing_is_trained_before_what_it_stands_on_or_twice():
 
 def test_tickets_go_first_and_batches_share_all_but_numbers():
     swept, other = tiny.but(learning_rate=0.01).iterative(), tiny.but(batch=30).iterative()
-    batches = list(everything(frontier({**PLAN, "swept": swept, "other": other}), size=5))
+    batches = list(everything(frontier({**PLAN, "swept": swept, "other": other})))
     assert all(len({node.recipe.batch for node in batch}) == 1 for batch in batches)
     assert max(len({node.recipe for node in batch}) for batch in batches) == 2
-    assert max(map(len, batches)) == 5
+    assert max(map(len, batches)) == 4
     controls = [batch[0].control for batch in batches if batch[0].strategy == "iterative"]
     assert controls.index("random reinit") > max(
         i for i, control in enumerate(controls) if control == "winning ticket"
@@ -59,22 +59,24 @@ def test_tickets_go_first_and_batches_share_all_but_numbers():
 
 def test_workers_share_what_is_ready():
     front = frontier({"ticket": tiny.iterative()}, trials=5)
-    assert [len(front.take(12, workers=2)) for _ in range(4)] == [3, 1, 1, 0]
+    assert [len(front.take("cuda", workers=2)) for _ in range(4)] == [3, 1, 1, 0]
     assert len(front) == 20
 
 
-def test_convolutional_networks_go_one_at_a_time():
-    front = frontier({"ticket": resnet18.iterative().at_rounds(0)}, trials=2)
-    assert [len(batch) for batch in everything(front)] == [1, 1]
+def test_convolutional_networks_go_one_at_a_time_but_on_a_gpu():
+    plan = {"ticket": resnet18.iterative().at_rounds(0)}
+    for device, sizes in (("cpu", [1] * 20), ("cuda", [16, 4])):
+        front = frontier(plan, trials=20)
+        assert [len(batch) for batch in everything(front, device)] == sizes
 
 
 def test_what_stands_on_a_failure_is_given_up():
     front = frontier(PLAN, trials=1)
-    [first] = [request for request in front.take(12) if request.node.round == 0]
+    [first] = [request for request in front.take("cuda") if request.node.round == 0]
     front.done(first.node.key)
     second = next(
         request
-        for batch in iter(lambda: front.take(1), [])
+        for batch in iter(lambda: front.take("cpu"), [])
         for request in batch
         if (request.node.strategy, request.node.round) == ("iterative", 1)
     )
@@ -84,7 +86,7 @@ def test_what_stands_on_a_failure_is_given_up():
 
 def test_a_wide_plan_is_gone_through_whole():
     wide = {f"rate {i}": lenet.but(learning_rate=0.001 + i / 1e6).iterative() for i in range(40)}
-    assert sum(len(batch) for batch in everything(frontier(wide), executor=64)) == 40 * 29 * 5
+    assert sum(len(batch) for batch in everything(frontier(wide))) == 40 * 29 * 5
 
 
 @pytest.fixture
