@@ -385,7 +385,8 @@ class _Batch:
         return [self._record(i, iterations, curves[..., i]) for i in range(self.trials)]
 
     def _measure(self, name: str, split: str, weights: dict[str, Tensor], moment: str) -> None:
-        loss, accuracy = evaluate(self.network, weights, *self.splits[split])
+        at_once = self.network.chunk * (4 if self.device.type == "cuda" else 1)  # not recorded
+        loss, accuracy = evaluate(self.network, weights, *self.splits[split], at_once)
         self.measured[f"{name}_loss_{moment}"] = loss.cpu().numpy()
         self.measured[f"{name}_accuracy_{moment}"] = accuracy.cpu().numpy()
 
@@ -413,12 +414,13 @@ def _smallest(losses: np.ndarray) -> int:
 
 
 def evaluate(
-    network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor
+    network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor, at_once: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,)."""
+    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,). at_once:
+    images; 0: as many as a CPU's cache holds."""
     losses, corrects = [], []
-    parameters = network.rounded(parameters)
-    for x, y in zip(images.split(network.chunk), labels.split(network.chunk)):
+    parameters, at_once = network.rounded(parameters), at_once or network.chunk
+    for x, y in zip(images.split(at_once), labels.split(at_once)):
         logits = network.logits(parameters, x)
         right = logits.gather(1, y.expand(len(logits), 1, len(y))).squeeze(1)
         losses.append((logits.logsumexp(1) - right).sum(-1, dtype=torch.float64))

@@ -82,8 +82,8 @@ RECIPES = {
     "lenet": tiny,
     "momentum": tiny.but(optimiser="sgd", learning_rate=0.1, momentum=0.9),
     "conv2": conv2.but(dropout=0.5, **NARROW),
-    # At its own learning rate it is chaotic: rounding grows a thousandfold a step.
-    "resnet18": resnet18.but(learning_rate=1e-3, milestones=(), checkpoints=(), **NARROW),
+    # At its own learning rate it is chaotic: rounding grows tenfold a step.
+    "resnet18": resnet18.but(learning_rate=1e-4, milestones=(), checkpoints=(), **NARROW),
 }
 
 
@@ -177,36 +177,39 @@ def test_no_step_between_two_evaluations_waits_for_a_gpu(name):
             torch.cuda.set_sync_debug_mode("default")
 
 
+def check_moved_alike(ticket, mine, theirs):
+    """That two trainings moved alike: not to the bit, as rounding grows, and an optimiser can make
+    a whole step of it where a gradient is almost zero."""
+
+    def distance(here, there):
+        return sum(float((here[name] - there[name]).square().sum()) for name in ticket.weights)
+
+    apart, moved = (distance(at, theirs.weights) for at in (mine.weights, ticket.weights))
+    assert apart < 0.05**2 * moved
+    for name, mask in ticket.mask.items():
+        assert not mine.weights[name][~mask].any()
+
+
 @with_a_gpu
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_gpu_trains_as_the_cpu_does(name):
-    """The same images, views and dropped units, so the same weights but for rounding, of which an
-    optimiser can make a whole step where a gradient is almost zero."""
-    recipe = RECIPES[name]
-    both = (
-        [a_ticket(recipe)] * 2,
-        images_of(recipe),
-        [recipe, recipe.but(learning_rate=recipe.learning_rate / 2)],
-    )
+    """The same images, views and dropped units, so the same weights but for rounding."""
+    recipe = RECIPES[name].but(iterations=8)
+    ticket, rates = a_ticket(recipe), [recipe, recipe.but(learning_rate=recipe.learning_rate / 2)]
+    both = [ticket] * 2, images_of(recipe), rates
     for mine, theirs in zip(training.train(*both, GPU), training.train(*both, "cpu")):
-        for weight, value in theirs.weights.items():
-            apart = (mine.weights[weight] - value).abs() > 2e-3 + 0.01 * value.abs()
-            assert apart.float().mean() < 0.01, weight
-        for weight, mask in both[0][0].mask.items():
-            assert not mine.weights[weight][~mask].any()
+        check_moved_alike(ticket, mine, theirs)
         assert mine.measures == pytest.approx(theirs.measures, rel=0.05, abs=0.05)
 
 
 @with_a_gpu
 @pytest.mark.parametrize("name", ["conv2", "resnet18"])
 def test_beside_others_a_network_trains_on_a_gpu_as_it_does_alone(name):
-    recipe = RECIPES[name].but(iterations=12)
-    made, images = [a_ticket(recipe)] * 16, images_of(recipe)
-    [alone] = training.train(made[:1], images, recipe, GPU)
-    for beside in training.train(made, images, recipe, GPU):
-        for weight, value in alone.weights.items():
-            apart = (beside.weights[weight] - value).abs() > 2e-3 + 0.01 * value.abs()
-            assert apart.float().mean() < 0.01, weight
+    recipe = RECIPES[name].but(iterations=8)
+    ticket, images = a_ticket(recipe), images_of(recipe)
+    [alone] = training.train([ticket], images, recipe, GPU)
+    for beside in training.train([ticket] * 16, images, recipe, GPU):
+        check_moved_alike(ticket, beside, alone)
 
 
 @with_a_gpu
