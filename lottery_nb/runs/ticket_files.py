@@ -6,12 +6,13 @@ taken into other code. A file has of each layer one tensor of bits, named as the
 `numpy.unpackbits` makes of a row one binary digit, the lowest first, of a number for each weight, 0
 for a weight that survives all rounds, else which of the file's rounds prunes it. Its metadata tell
 the recipe, the data, each round's training with the digests of its mask and parents, and the
-layers' shapes. Initial weights are drawn again from the trial's seed and checked by digest; files
-of the paper's Lenet have them as `initial/<parameter>`.
+layers' shapes. The last round may be one whose mask is found and which is not trained yet, so that
+any machine can go on with it. Initial weights are drawn again from the trial's seed and checked by
+digest; files of the paper's Lenet have them as `initial/<parameter>`.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,7 +38,7 @@ FORMAT = "lottery-nb tickets, 1"
 @dataclass(frozen=True)
 class Chain:
     """What a ticket file tells without its tensors. rounds: a list of {"round", "key", "mask",
-    "parents"}, in their order."""
+    "weights", "parents"}, in their order; weights is "" where a round is not trained yet."""
 
     path: Path
     shapes: dict[str, list[int]]
@@ -294,7 +295,8 @@ def _known(network: str, there: dict) -> str:
 def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> list[str]:
     """Write the masks of the winning tickets that plans stand on, as far as the store has them,
     into the committed tickets; what was done, in lines. Rounds that a file has and the store has
-    not stay. Raises LotteryError, and writes nothing more, where a file has other tickets."""
+    not stay; where the next round is wanted, its mask is written too. Raises LotteryError, and
+    writes nothing more, where a file has other tickets."""
     where, store = folder(), Store()
     if where is None:
         raise LotteryError(
@@ -310,11 +312,10 @@ def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> lis
             nodes.setdefault((node.recipe, node.strategy, node.trial), {})[node.round] = node
     said = []
     for (recipe, strategy, trial), rounds in nodes.items():
-        if strategy == "iterative" and len(rounds) == 1:
+        if strategy == "iterative" and set(rounds) == {0}:
             continue  # a dense network alone has no mask to take along
-        said.append(
-            _write(where, store, recipe, strategy, trial, scale, dict(sorted(rounds.items())))
-        )
+        which = recipe, strategy, trial, scale
+        said.append(_write(where, store, *which, dict(sorted(rounds.items())), {*wanted}))
     if not said:
         names = " ".join(plans)
         raise LotteryError(
@@ -332,13 +333,14 @@ def _write(
     trial: int,
     scale: str,
     rounds: dict[int, Node],
+    wanted: set[str],
 ) -> str:
     first = next(iter(rounds.values()))
     which = first.dense.key.rpartition("-")[2][:8]
     name = f"{recipe.network}-{scale}-{strategy}-t{trial}-{which}.safetensors"
     path = where / name
     held = _chain(path) if path.exists() else None
-    kept = {each["round"]: each for each in held.rounds} if held else {}
+    kept = {each["round"]: each for each in held.rounds if each["weights"]} if held else {}
     if set(rounds) <= set(kept):
         return f"{path}: has all rounds"
     records = {round: store.needed_record(node.key) for round, node in rounds.items()}
@@ -352,12 +354,21 @@ def _write(
         }
         for round, record in records.items()
     }
-    dense, origin = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
     twice = kept.keys() & fresh.keys()
     others = any(
         kept[round][name] != fresh[round][name] for round in twice for name in ("mask", "weights")
     )
-    if held and (others or held.initial != dense["initial"]):
+    if held and first.dense.key not in store:
+        data_, initial, carried = held.data, held.initial, held.initial_weights()
+    else:
+        dense, arrays = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
+        data_, initial = dense["made_of"]["data"], dense["initial"]
+        carried = {
+            name.removeprefix("initial/"): value
+            for name, value in arrays.items()
+            if name.startswith("initial/")
+        }
+    if held and (others or held.initial != initial):
         raise LotteryError(
             f"{path} has other tickets than the store {store.folder}: it stays as it is; delete "
             "the file to replace it"
@@ -371,6 +382,11 @@ def _write(
             name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).astype(bool)
             for name, shape in shapes.items()
         }
+    last = max(told)
+    if strategy == "iterative" and last in rounds:
+        coming = replace(rounds[last], round=last + 1)
+        if coming.key in wanted:
+            told[last + 1], masks[last + 1] = _found(coming, rounds[last], store)
     tensors = {}
     for layer, shape in shapes.items():
         pruned_in, alive = (
@@ -388,7 +404,7 @@ def _write(
         planes = max(len(told).bit_length(), 1)
         tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
     if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
-        tensors |= {name: value for name, value in origin.items() if name.startswith("initial/")}
+        tensors |= {f"initial/{name}": value for name, value in carried.items()}
     metadata = {
         "format": FORMAT,
         "network": recipe.network,
@@ -397,8 +413,8 @@ def _write(
         "trial": str(trial),
         "recipe": json.dumps(recipe.identity),
         "shapes": json.dumps(shapes),
-        "data": json.dumps(dense["made_of"]["data"]),
-        "initial": dense["initial"],
+        "data": json.dumps(data_),
+        "initial": initial,
         "rounds": json.dumps(list(told.values())),
     }
     where.mkdir(parents=True, exist_ok=True)
@@ -406,3 +422,23 @@ def _write(
     save_file(tensors, draft, metadata)
     draft.replace(path)
     return f"{path}: rounds {', '.join(map(str, told))}, {path.stat().st_size / 1000:,.0f} kB"
+
+
+def _found(coming: Node, last: Node, store: Store) -> tuple[dict, dict[str, np.ndarray]]:
+    """What pruning a stored ticket gives: what a file tells of the coming round, and its mask."""
+    from ..core import tickets
+    from .batch import outputs_of
+
+    record = store.needed_record(last.key)
+    mask = tickets.prune(coming, outputs_of(store.needed_arrays(last.key)))
+    known = record["made_of"]["parents"] | {
+        last.key: {name: record[name] for name in ("mask", "weights")}
+    }
+    told = {
+        "round": coming.round,
+        "key": coming.key,
+        "mask": tickets.fingerprint(mask),
+        "weights": "",
+        "parents": {before.key: known[before.key] for before in parents_of(coming)},
+    }
+    return told, {name: each.numpy() for name, each in mask.items()}

@@ -88,27 +88,29 @@ def remaining(store: Store | None = None) -> Remaining:
     trainings it wants are done, committed or in the store; how many it wants; and of each that is
     to be trained for the rest, those that no figure shows included, the seconds.
 
-    Seconds are judged by the median of those done whose network is of the same width and precision.
-    Where none is, by the speed of the dense network in 32 bits that the cluster page is made of
-    (where it lacks the network, of its slowest), in proportion to the width: rather too long. A
-    mask that trainings to come stand on counts as done with its training: without the store that
-    has it, it is trained once more.
+    Seconds are judged by the median of those done on a processor's thread whose network is of the
+    same width and precision. Where none is, by the speed of the dense network in 32 bits that the
+    cluster page is made of (where it lacks the network, of its slowest), in proportion to the
+    width: rather too long. A mask that trainings to come stand on counts as done with its training:
+    without the store that has it, it is trained once more.
     """
     held = results.committed()
     wanted = {figure: _requests(figure) for figure in figures()}
-    took = held.trainings.seconds.to_dict()
+    took, devices = (held.trainings[name].to_dict() for name in ("seconds", "device"))
     rates: dict[tuple, list[float]] = {}
 
     def done(request: Request) -> bool:
         key, recipe = request.node.key, request.node.recipe
         if held.serves(request):
-            seconds = took[key]
+            seconds, device = took[key], devices[key]
         elif store and stored(store, request):
-            seconds = store.needed_record(key)["seconds"]
+            record = store.needed_record(key)
+            seconds, device = record["seconds"], record["made_of"]["device"]
         else:
             return False
-        kind = (recipe.network, recipe.width, recipe.precision)
-        rates.setdefault(kind, []).append(seconds / recipe.iterations)
+        if "thread" in device:  # what a GPU took would tell too few hours
+            kind = (recipe.network, recipe.width, recipe.precision)
+            rates.setdefault(kind, []).append(seconds / recipe.iterations)
         return True
 
     found = {figure: sum(map(done, requests.values())) for figure, requests in wanted.items()}
