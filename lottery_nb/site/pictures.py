@@ -3,11 +3,15 @@ of it, its numbers. Made in the notebook's own kernel, while its picture and its
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from math import ceil
 from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.transforms import Bbox
 
 from ..analysis import results
@@ -17,6 +21,8 @@ from .pages import PAGES
 from .readings import key_of, readings
 
 SHORT = 20  # letters of a legend's entry, of which a panel has room for two side by side
+
+IN_PAIRS = 8  # panels that a slide has room for two in a row
 
 _shown: list[Figure] = []
 
@@ -65,9 +71,26 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
     of = notebook.title.partition(":")[0]
     cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
-    picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
+    with _four_in_a_row(picture) if len(picture.axes) > IN_PAIRS else nullcontext():
+        picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
     picture.suptitle("").set_in_layout(False)
     picture.set_size_inches(size)
+
+
+@contextmanager
+def _four_in_a_row(picture: Figure) -> Iterator[None]:
+    """A picture of many panels that stand four in a row meanwhile: in pairs they are too flat on a
+    slide."""
+    panels = picture.axes
+    before = [(ax.get_subplotspec(), ax.yaxis.label.get_size()) for ax in panels]
+    places = GridSpec(ceil(len(panels) / 4), 4, figure=picture)
+    for ax, place in zip(panels, places):
+        ax.set_subplotspec(place)
+        ax.yaxis.label.set_size("small")
+    yield
+    for ax, (place, size) in zip(panels, before):
+        ax.set_subplotspec(place)
+        ax.yaxis.label.set_size(size)
 
 
 def _panels(picture: Figure, name: str) -> list[pages.Panel]:
