@@ -12,7 +12,7 @@ import ctypes
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from itertools import chain
@@ -168,7 +168,8 @@ def train(
         done = int(begun[i]["iterations"][-1]) if i in begun else 0
         together.setdefault((_worth_packing(network, ticket, device), done), []).append(i)
     records: dict[int, Record] = {}
-    with arithmetic(), torch.no_grad():
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with here, arithmetic(), torch.no_grad():
         for (packed, done), group in together.items():
             share = len(group) / len(tickets)
             some, theirs = [tickets[i] for i in group], [recipes[i] for i in group]
