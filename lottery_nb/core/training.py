@@ -288,7 +288,9 @@ class _Batch:
         """Compute something with changing inputs; on a GPU it is recorded under a name."""
         if self.device.type != "cuda":
             return compute(*inputs)
-        return self.recorded.setdefault(name, _Recorded())(compute, *inputs)
+        if name not in self.recorded:
+            self.recorded[name] = _Recorded()
+        return self.recorded[name](compute, *inputs)
 
     def _step(
         self,
@@ -417,8 +419,8 @@ def _smallest(losses: np.ndarray) -> int:
 def evaluate(
     network, parameters: dict[str, Tensor], images: Tensor, labels: Tensor, at_once: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,). at_once:
-    images; 0: as many as a CPU's cache holds."""
+    """Mean cross-entropy and accuracy of each trial on a split: two tensors (trials,). at_once: how
+    many images; 0: as many as a CPU's cache holds."""
     losses, corrects = [], []
     parameters, at_once = network.rounded(parameters), at_once or network.chunk
     for x, y in zip(images.split(at_once), labels.split(at_once)):
