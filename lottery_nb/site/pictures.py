@@ -10,6 +10,7 @@ from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.transforms import Bbox
@@ -71,7 +72,8 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
     of = notebook.title.partition(":")[0]
     cited = f"{of} of {cited}, re-run" if notebook.is_figure else f"What came after {cited}"
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
-    with _four_in_a_row(picture) if len(picture.axes) > IN_PAIRS else nullcontext():
+    many = len(picture.axes) > IN_PAIRS and not _bars(picture)
+    with _four_in_a_row(picture) if many else nullcontext():
         picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
     picture.suptitle("").set_in_layout(False)
     picture.set_size_inches(size)
@@ -93,6 +95,11 @@ def _four_in_a_row(picture: Figure) -> Iterator[None]:
         ax.yaxis.label.set_size(size)
 
 
+def _bars(picture: Figure) -> list[Axes]:
+    """Its colour bars, each of which belongs to a panel."""
+    return [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
+
+
 def _panels(picture: Figure, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
     put them side by side or one below the other; the title of each, and what can be read off it.
@@ -103,7 +110,7 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
         key = key_of(picture)
         columns = 2 if max(map(len, key["labels"])) <= SHORT else 1
         picture.legend(**key, loc="lower left", ncols=columns)
-    bars = [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
+    bars = _bars(picture)
     parts = [
         [ax, *(bar for bar in bars if bar.get_gid() == f"{plots.BAR_OF}{number}")]
         for number, ax in enumerate(picture.axes)
