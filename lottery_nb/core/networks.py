@@ -73,7 +73,7 @@ class Network:
 
     name: ClassVar[str] = ""
     family: ClassVar[str] = ""  # whose scales it takes where it has none of its own
-    stacks: ClassVar[bool] = True  # whether several trials in a batch are faster than one by one
+    stacks: ClassVar[bool] = True  # whether the trials of a batch are computed as one product
     chunk: ClassVar[int]  # images evaluated together; keeps a layer's outputs in a CPU's cache
     only: ClassVar[dict[str, tuple[tuple, str]]] = {}  # recipe fields that are bound here, and why
 
@@ -110,7 +110,7 @@ class Network:
 
     def kept_units(self, steps: int, batch: int, random: torch.Generator) -> Tensor:
         """Draw which hidden units steps of a training keep, bool (steps, batch, units), where the
-        recipe has dropout."""
+        recipe has dropout: needed of a network whose `only` does not rule that out."""
         raise NotImplementedError
 
     def gradients(
@@ -360,7 +360,7 @@ class Conv(Convolutional):
             weight, bias = parameters[layer.weight], parameters[layer.bias]
             if layer.kind == "conv":
                 # Pooling before ReLU is the same on fewer numbers; so is pooling before adding the
-                # bias, which a GPU does in a kernel of its own, as it sums for its gradient.
+                # bias, where that and the sum of its gradient are kernels of their own, on a GPU.
                 late = h.is_cuda and i % 2
                 h = functional.conv2d(h, weight, None if late else bias, padding=1)
                 if i % 2:

@@ -34,7 +34,7 @@ from .tickets import Ticket
 
 # On several, products are split otherwise, and a batch leaves other bits than a trial alone.
 THREADS = 1
-VECTOR = 64  # numbers, of which what the optimiser takes at once is a multiple
+VECTOR = 64  # numbers; what an optimiser or a GPU takes at once divides it
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # as torch's optimisers name them
 PACK_BELOW = 0.18  # density under which a layer's survivors are trained as a sparse matrix
 
@@ -277,7 +277,7 @@ class _Batch:
             kept = [self.network.kept_units(steps, recipe.batch, each) for each in self.dropout]
             units = torch.stack(kept, 2)
         rates: list | Tensor = [self.optimiser.rates(start + i) for i in range(steps)]
-        if self.device.type == "cuda":  # there too, as a recorded step takes no other number
+        if self.device.type == "cuda":  # as a tensor: a number would stay what it was recorded as
             rates = torch.tensor(rates)
         return zip(*(
             [None] * steps if each is None else _sent(each, self.device)
@@ -285,7 +285,9 @@ class _Batch:
         ))  # fmt: skip
 
     def _launch(self, name: str, compute: Callable, *inputs: Any) -> Any:
-        """Compute something with changing inputs; on a GPU it is recorded under a name."""
+        """Compute something with changing inputs; on a GPU it is recorded under a name, and what is
+        given as `compute` later is taken to be the same. There all weights are views of one buffer,
+        so they may be recorded; packed layers, which are not, exist on a CPU only."""
         if self.device.type != "cuda":
             return compute(*inputs)
         if name not in self.recorded:
@@ -381,6 +383,7 @@ class _Batch:
 
     def records(self) -> list[Record]:
         """A record of each training."""
+        self.recorded.clear()  # and with it the memory that it holds
         for moment, weights in (("at_early_stop", self.best), ("at_end", self.weights)):
             for split in ("test", "train"):
                 self._measure(split, split, weights, moment)
@@ -388,7 +391,8 @@ class _Batch:
         return [self._record(i, iterations, curves[..., i]) for i in range(self.trials)]
 
     def _measure(self, name: str, split: str, weights: dict[str, Tensor], moment: str) -> None:
-        at_once = self.network.chunk * (4 if self.device.type == "cuda" else 1)  # not recorded
+        # Launched one by one on a GPU, so larger pieces than those that are recorded.
+        at_once = self.network.chunk * (4 if self.device.type == "cuda" else 1)
         loss, accuracy = evaluate(self.network, weights, *self.splits[split], at_once)
         self.measured[f"{name}_loss_{moment}"] = loss.cpu().numpy()
         self.measured[f"{name}_accuracy_{moment}"] = accuracy.cpu().numpy()
@@ -620,8 +624,8 @@ class _Stack:
     """Parameters of several trials in one flat buffer, which the optimiser steps through at once.
 
     flat: (all values,), parameter by parameter and in each trial by trial, of a packed layer the
-    values at its pattern only; zeros fill each piece up to a multiple of `vector`, 1 where the
-    optimiser takes all at once, and the whole up to one of `VECTOR`. views:
+    values at its pattern only; zeros fill each piece up to a multiple of `vector`, 1 where pieces
+    may begin anywhere, and the whole up to one of `VECTOR`. views:
     {name: (trials, *shape)} into it; a packed layer's view is one sparse matrix
     (trials * outputs, trials * inputs) with a block a trial on its diagonal.
     """

@@ -113,7 +113,8 @@ class Workers:
             client.register_plugin(_code_and_data(_package(), files))
 
     def device(self) -> str:
-        return "cuda" if any(worker["cuda"] for worker in self._welcome().values()) else "cpu"
+        workers = self._welcome().values()  # batches go to any of them
+        return "cuda" if workers and all(worker["cuda"] for worker in workers) else "cpu"
 
     def count(self) -> int:
         return max(sum(worker["threads"] for worker in self._welcome().values()), 1)

@@ -341,7 +341,11 @@ def _write(
     path = where / name
     held = _chain(path) if path.exists() else None
     kept = {each["round"]: each for each in held.rounds if each["weights"]} if held else {}
-    if set(rounds) <= set(kept):
+    known = {each["key"] for each in held.rounds} if held else set()
+    coming = replace(first, round=max(rounds) + 1)
+    if set(rounds) <= set(kept) and (
+        strategy != "iterative" or coming.key not in wanted or coming.key in known
+    ):
         return f"{path}: has all rounds"
     records = {round: store.needed_record(node.key) for round, node in rounds.items()}
     fresh = {

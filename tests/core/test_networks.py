@@ -242,6 +242,10 @@ def test_dropout_drops_its_share_in_training_only_and_repeats():
     drawn = [network.forward(parameters, x, True, each[0]) for each in kept]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+    everything = torch.ones(8, 64, dtype=torch.bool)
+    assert not torch.equal(
+        network.forward(parameters, x, True, everything), network.forward(parameters, x)
+    )
     without = networks.build(recipe.but(dropout=0.0))
     assert torch.equal(network.forward(parameters, x), without.forward(parameters, x, True))
 

@@ -87,9 +87,13 @@ RECIPES = {
 }
 
 
+def some_tickets(recipe, trials):
+    line = recipe.but(scope="layerwise").pruned_before_training().at_rounds(1)
+    return [tickets.make(node) for node in line.nodes("paper", trials)]
+
+
 def a_ticket(recipe):
-    node = recipe.but(scope="layerwise").pruned_before_training().at_rounds(1).nodes("paper", 1)[0]
-    return tickets.make(node)
+    return some_tickets(recipe, 1)[0]
 
 
 def images_of(recipe):
@@ -194,7 +198,7 @@ def check_moved_alike(ticket, mine, theirs):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_gpu_trains_as_the_cpu_does(name):
     """The same images, views and dropped units, so the same weights but for rounding."""
-    recipe = RECIPES[name].but(iterations=8)
+    recipe = RECIPES[name].but(iterations=12)
     ticket, rates = a_ticket(recipe), [recipe, recipe.but(learning_rate=recipe.learning_rate / 2)]
     both = [ticket] * 2, images_of(recipe), rates
     for mine, theirs in zip(training.train(*both, GPU), training.train(*both, "cpu")):
@@ -205,11 +209,24 @@ def test_a_gpu_trains_as_the_cpu_does(name):
 @with_a_gpu
 @pytest.mark.parametrize("name", ["conv2", "resnet18"])
 def test_beside_others_a_network_trains_on_a_gpu_as_it_does_alone(name):
-    recipe = RECIPES[name].but(iterations=8)
-    ticket, images = a_ticket(recipe), images_of(recipe)
-    [alone] = training.train([ticket], images, recipe, GPU)
-    for beside in training.train([ticket] * 16, images, recipe, GPU):
-        check_moved_alike(ticket, beside, alone)
+    recipe = RECIPES[name].but(iterations=12)
+    sixteen, images = some_tickets(recipe, 16), images_of(recipe)
+    beside = training.train(sixteen, images, recipe, GPU)
+    for i in (0, 7, 15):
+        [alone] = training.train([sixteen[i]], images, recipe, GPU)
+        check_moved_alike(sixteen[i], beside[i], alone)
+
+
+@with_a_gpu
+def test_a_gpu_rounds_weights_as_they_are():
+    network = networks.build(RECIPES["resnet18"].but(precision="bf16"))
+    parameters = {
+        name: value.expand(2, *value.shape).to(GPU)
+        for name, value in a_ticket(RECIPES["resnet18"]).weights.items()
+    }
+    for name, value in network.rounded(parameters).items():
+        multiplied = name.endswith("weight") or name == "output.bias"
+        assert torch.equal(value, parameters[name].bfloat16() if multiplied else parameters[name])
 
 
 @with_a_gpu

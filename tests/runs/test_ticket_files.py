@@ -248,6 +248,17 @@ def test_a_store_of_later_rounds_adds_them_to_a_file(committed, tmp_path, monkey
     assert content(whole) == wanted
 
 
+def test_a_file_learns_of_the_next_round_when_it_is_wanted(committed, tmp_path, monkeypatch):
+    for path in ticket_files.folder().iterdir():
+        path.unlink()
+    early = tiny.iterative().at_rounds(0, 1, 2)
+    monkeypatch.setenv("LOTTERY_STORE", str(trained_store(tmp_path / "early", early).folder))
+    last = tiny.iterative().nodes("paper", 1)[-1]
+    for plan, told in (({"early": early}, False), ({"ticket": tiny.iterative()}, True)):
+        ticket_files.export({"fig99": plan}, "paper", 1)
+        assert (last.key in ticket_files.chains()) == told
+
+
 def test_a_file_of_other_tickets_is_not_replaced(committed, tmp_path, monkeypatch):
     [path] = ticket_files.folder().glob("*-iterative-t0-*")
     told, tensors = safe_open(path, "numpy").metadata(), load_file(path)
