@@ -242,6 +242,7 @@ class Convolutional(Network):
     def __init__(self, recipe: Recipe):
         super().__init__(recipe)
         self.precision, self.dropout = recipe.precision, recipe.dropout
+        self.multiplied = {name for layer in self.layers for name in (layer.weight, layer.bias)}
 
     def prepare(self, images: Tensor) -> Tensor:
         """(n, 32, 32, 3), grey images in the middle of an image of zeros, the same in each
@@ -285,7 +286,6 @@ class Convolutional(Network):
         have their channels last besides, as images do."""
         if self.precision == "fp32":
             return parameters
-        multiplied = {name for layer in self.layers for name in (layer.weight, layer.bias)}
 
         def rounded(value: Tensor) -> Tensor:
             if value.is_cuda and value.ndim == 5:
@@ -295,7 +295,7 @@ class Convolutional(Network):
             return value.bfloat16()
 
         return {
-            name: rounded(value) if name in multiplied else value
+            name: rounded(value) if name in self.multiplied else value
             for name, value in parameters.items()
         }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial, reduce
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -271,18 +271,19 @@ class _Batch:
         views = units = None
         if recipe.augment:
             shape = chosen.shape[:2]
-            drawn = [torch.randint(VIEWS, shape, generator=each) for each in self.augmentation]
-            views = torch.stack(drawn, 2)
+            of_each = [torch.randint(VIEWS, shape, generator=each) for each in self.augmentation]
+            views = torch.stack(of_each, 2)
         if recipe.dropout:
             kept = [self.network.kept_units(steps, recipe.batch, each) for each in self.dropout]
             units = torch.stack(kept, 2)
-        rates: list | Tensor = [self.optimiser.rates(start + i) for i in range(steps)]
+        rates: Iterable = [self.optimiser.rates(start + i) for i in range(steps)]
         if self.device.type == "cuda":  # as a tensor: a number would stay what it was recorded as
-            rates = torch.tensor(rates)
-        return zip(*(
-            [None] * steps if each is None else _sent(each, self.device)
-            for each in (chosen, views, units, rates)
-        ))  # fmt: skip
+            rates = _sent(torch.tensor(rates), self.device)
+        drawn = (
+            repeat(None) if each is None else _sent(each, self.device)
+            for each in (chosen, views, units)
+        )
+        return zip(*drawn, rates)
 
     def _launch(self, name: str, compute: Callable, *inputs: Any) -> Any:
         """Compute something with changing inputs; on a GPU it is recorded under a name, and what is
@@ -596,11 +597,8 @@ def _worth_packing(network, ticket: Ticket, device) -> tuple[str, ...]:
     )
 
 
-def _sent(values: Tensor | list, device: torch.device) -> Tensor | list:
-    """Values of the CPU on a device, without waiting for what a GPU was given to do before; numbers
-    stay."""
-    if isinstance(values, list):
-        return values
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU on a device, without waiting for what a GPU was given to do before."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -340,12 +340,12 @@ def _write(
     name = f"{recipe.network}-{scale}-{strategy}-t{trial}-{which}.safetensors"
     path = where / name
     held = _chain(path) if path.exists() else None
-    kept = {each["round"]: each for each in held.rounds if each["weights"]} if held else {}
-    known = {each["key"] for each in held.rounds} if held else set()
-    coming = replace(first, round=max(rounds) + 1)
-    if set(rounds) <= set(kept) and (
-        strategy != "iterative" or coming.key not in wanted or coming.key in known
-    ):
+    kept = {each["round"]: each for each in held.rounds} if held else {}
+    trained = {round for round, each in kept.items() if each["weights"]}
+    last = max(rounds)
+    coming = replace(first, round=last + 1)
+    finds = strategy == "iterative" and coming.key in wanted and last + 1 not in kept
+    if set(rounds) <= trained and not finds:
         return f"{path}: has all rounds"
     records = {round: store.needed_record(node.key) for round, node in rounds.items()}
     fresh = {
@@ -360,25 +360,23 @@ def _write(
     }
     twice = kept.keys() & fresh.keys()
     others = any(
-        kept[round][name] != fresh[round][name] for round in twice for name in ("mask", "weights")
+        kept[round][name] not in ("", fresh[round][name])
+        for round in twice
+        for name in ("mask", "weights")
     )
     if held and first.dense.key not in store:
-        data_, initial, carried = held.data, held.initial, held.initial_weights()
+        data_, initial = held.data, held.initial
+        carried = {f"initial/{name}": value for name, value in held.initial_weights().items()}
     else:
         dense, arrays = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
         data_, initial = dense["made_of"]["data"], dense["initial"]
-        carried = {
-            name.removeprefix("initial/"): value
-            for name, value in arrays.items()
-            if name.startswith("initial/")
-        }
+        carried = {name: value for name, value in arrays.items() if name.startswith("initial/")}
     if held and (others or held.initial != initial):
         raise LotteryError(
             f"{path} has other tickets than the store {store.folder}: it stays as it is; delete "
             "the file to replace it"
         )
     shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}
-    told = dict(sorted((kept | fresh).items()))
     masks = {round: held.mask(round) for round in kept} if held else {}
     for round, node in rounds.items():
         arrays = store.needed_arrays(node.key)
@@ -386,11 +384,9 @@ def _write(
             name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).astype(bool)
             for name, shape in shapes.items()
         }
-    last = max(told)
-    if strategy == "iterative" and last in rounds:
-        coming = replace(rounds[last], round=last + 1)
-        if coming.key in wanted:
-            told[last + 1], masks[last + 1] = _found(coming, rounds[last], store)
+    if finds:
+        fresh[last + 1], masks[last + 1] = _found(coming, rounds[last], store)
+    told = dict(sorted((kept | fresh).items()))
     tensors = {}
     for layer, shape in shapes.items():
         pruned_in, alive = (
@@ -408,7 +404,7 @@ def _write(
         planes = max(len(told).bit_length(), 1)
         tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
     if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
-        tensors |= {f"initial/{name}": value for name, value in carried.items()}
+        tensors |= carried
     metadata = {
         "format": FORMAT,
         "network": recipe.network,

@@ -27,9 +27,9 @@ def frontier(plan, trials=None):
     return graph.Frontier(graph.with_ancestors(requests_of([plan], "paper", trials)))
 
 
-def everything(front, device="cpu"):
+def everything(front, device="cpu", workers=1):
     """Batches in the order in which they are trained, one after another."""
-    while batch := front.take(device):
+    while batch := front.take(device, workers):
         yield [request.node for request in batch]
         for request in batch:
             front.done(request.node.key)
@@ -86,7 +86,7 @@ def test_what_stands_on_a_failure_is_given_up():
 
 def test_a_wide_plan_is_gone_through_whole():
     wide = {f"rate {i}": lenet.but(learning_rate=0.001 + i / 1e6).iterative() for i in range(40)}
-    assert sum(len(batch) for batch in everything(frontier(wide))) == 40 * 29 * 5
+    assert sum(len(batch) for batch in everything(frontier(wide), workers=64)) == 40 * 29 * 5
 
 
 @pytest.fixture
