@@ -55,13 +55,16 @@ def build() -> Path:
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
             drawn, made = workers.submit(_make_pictures), workers.map(_make_page, paths)
-            sheets = progress.judged()  # meanwhile
+            sheets = progress.judged()
+            included = _included(sheets)  # meanwhile
             list(made)
             drawn.result()
         except BaseException:
             workers.shutdown(cancel_futures=True)  # the first failure, or Ctrl-C, is enough
             raise
-    for name, markdown in _included(sheets).items():
+    included["gallery"] = pages.gallery(sheets, PAGES)
+    included["chapters"] = pages.chapters(progress.judged(chapters()), PAGES)
+    for name, markdown in included.items():
         _write(PAGES / f"{name}.md", markdown)
     judged = scoreboard.as_rows(sheets)
     _write(PAGES / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
@@ -79,7 +82,7 @@ def build() -> Path:
 
 
 def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
-    """What the prose pages include, as Markdown by name."""
+    """What the prose pages include, as Markdown by name, but for the cards with pictures."""
     drawn, left = progress.real_tables(), progress.remaining()
     compared = {
         figure: distances.points(figure.name, figure.plan, table)
@@ -87,8 +90,6 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
         if paper.plots(figure.name)
     }
     return {
-        "gallery": pages.gallery(sheets, PAGES),
-        "chapters": pages.chapters(progress.judged(chapters()), PAGES),
         "totals": "\n\n".join(
             [scoreboard.summary(sheets), f"```{{raw}} html\n{scoreboard.bar(sheets)}\n```\n"]
         ),

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import Bbox
 
 from ..analysis import results
@@ -52,8 +53,7 @@ def keep(name: str, table: pd.DataFrame) -> None:
         picture, kinds = _shown[0], ["png", "svg", "csv"]
         if not notebook.is_study:
             _slide(picture, notebook)
-        picture.get_layout_engine().execute(picture)
-        picture.set_layout_engine(None)  # what has its place keeps it, and is drawn once a file
+        _lay_out(picture)
         picture.savefig(PAGES / f"{name}.png", dpi=200)
         picture.savefig(PAGES / f"{name}.svg", metadata={"Date": None})
         if not notebook.is_study:
@@ -61,6 +61,15 @@ def keep(name: str, table: pd.DataFrame) -> None:
     glance = "" if notebook.is_study else pages.glance(notebook, table)
     told = [(str(panel.path), panel.title, panel.readings) for panel in panels]
     print(json.dumps({"kinds": kinds, "panels": told, "glance": glance}))
+
+
+def _lay_out(picture: Figure) -> LayoutEngine:
+    """Give everything its place, in which it stays, so that saving draws the picture once and not
+    twice; the engine that did it."""
+    engine = picture.get_layout_engine()
+    engine.execute(picture)
+    picture.set_layout_engine(None)
+    return engine
 
 
 def _slide(picture: Figure, notebook: Notebook) -> None:
@@ -74,7 +83,9 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
     many = len(picture.axes) > IN_PAIRS and not _bars(picture)
     with _four_in_a_row(picture) if many else nullcontext():
+        engine = _lay_out(picture)
         picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
+        picture.set_layout_engine(engine)
     picture.suptitle("").set_in_layout(False)
     picture.set_size_inches(size)
 

@@ -2,13 +2,13 @@
 picture and one table a round, drawn beforehand, and a few lines of script that show the chosen one.
 And the playground, which trains while one watches."""
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from itertools import count
 from threading import Event, Thread
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,6 +26,10 @@ from .notebooks import ROUNDS
 
 OPENS_AT = 0.21  # the density of a slider's first frame: where tickets are at their best
 NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
+# Beside letters and digits, what an address between single quotes holds as it is.
+PLAIN = ' !"$()*+,-./:;<=>?@[]_{|}'
+# Letters stay letters, at half the weight, in this font or in one as wide.
+LETTERS = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}
 _numbers = count(1)  # of the sliders on a page
 
 
@@ -72,9 +76,9 @@ class Slider:
 
 
 def _image(description: str, picture: bytes) -> str:
-    source = f"data:image/svg+xml;base64,{b64encode(picture).decode()}"
+    source = f"data:image/svg+xml,{quote(picture, safe=PLAIN)}"
     kind = ' class="map"' if description.startswith("Map") else ""
-    return f'<img{kind} src="{source}" alt="{escape(description)}">'
+    return f"""<img{kind} src='{source}' alt="{escape(description)}">"""
 
 
 _SCRIPT = """(() => {
@@ -224,6 +228,7 @@ def _slider(
     if table.attrs["scale"] == "smoke":
         theirs = pd.DataFrame(columns=["line", "metric", "round", "x", "mean"])
     table = table[table.strategy == "iterative"]
+    table.attrs = {}  # pandas copies them at every step
     groups = _groups(table)
     mapped = table[table.metric.str.startswith("map of connections")]
     frames, laid_out = [], {}
@@ -262,7 +267,7 @@ def _svg(figure: Figure, laid_out: dict[tuple, list[Bbox]]) -> bytes:
     figure.set_layout_engine(None)  # or saving would lay it out by drawing it once more
     for ax, place in zip(figure.axes, laid_out[alike]):
         ax.set_position(place, which="original")
-    with plt.rc_context({"svg.fonttype": "none"}):  # letters as letters: half the weight
+    with plt.rc_context(LETTERS):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
     return plots.lighter(drawn.getvalue())

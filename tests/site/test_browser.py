@@ -343,7 +343,7 @@ def test_a_page_is_light(built):
             if path.name in text and not path.name.endswith("-small.png")
         ]
         weight = len(text.encode()) + sum(path.stat().st_size for path in images)
-        if weight > 2_000_000:
+        if weight > 1_500_000:
             heavy[name] = weight
     assert not heavy
 
