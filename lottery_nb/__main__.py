@@ -60,14 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command(commands, "run", _run, "train what notebooks need and execute them")
     names_notebooks(run, "smoke")
-    run.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="any other parameter of the notebooks",
-    )  # fmt: skip
     who = run.add_mutually_exclusive_group()
     who.add_argument(
-        "--jobs", metavar="N", help="train in N processes of one thread each (default: one a core)"
-    )
+        "--jobs", metavar="N",
+        help="train in N processes of one thread each (default: one a core; short work in this)",
+    )  # fmt: skip
     who.add_argument(
         "--scheduler", metavar="ADDRESS",
         help="train on the workers of a Dask scheduler, such as tcp://10.0.0.1:8786",
@@ -121,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 def _whole(text: str | None, name: str) -> int | None:
     if text is None or text == "None":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise LotteryError(f"{name} is {text!r}: give a whole number of 1 or more")
     return int(text)
 
@@ -131,18 +128,15 @@ def _run(options) -> None:
     draws each."""
     check_scale(options.scale)
     chosen = notebooks.named(options.notebooks)
-    parameters = {name: _literal(value) for name, value in options.parameter}
-    for name, option in (("scale", "--scale"), ("trials", "--trials")):
-        if name in parameters:
-            raise LotteryError(f"{name} is given with {option}, not with -p")
     trials, jobs = _whole(options.trials, "trials"), _whole(options.jobs, "jobs")
-    parameters |= {"scale": options.scale, "trials": trials}
+    parameters = {"scale": options.scale, "trials": trials}
     for notebook in chosen:
         notebook.check_parameters(parameters)
     store = Store()
     wanted = joined(notebook.requests(options.scale, trials) for notebook in chosen)
-    missing = {k: request for k, request in wanted.items() if not runner.stored(store, request)}
+    missing = [each for each in wanted.values() if not results.readable(store, each)]
     if missing:
+        wanted = results.besides(missing) | wanted
         with _executor(options, jobs, missing) as executor:
             runner.train_missing(wanted, store, executor)
     with notebooks.environment(LOTTERY_RESULTS=""):
@@ -152,11 +146,11 @@ def _run(options) -> None:
             print(page)
 
 
-def _executor(options, jobs: int | None, missing: dict[str, Request]):
+def _executor(options, jobs: int | None, missing: list[Request]):
     """Who trains: None for this process, or workers."""
-    datasets = {request.node.recipe.data for request in missing.values()}
+    datasets = {request.node.recipe.data for request in missing}
     if jobs is None and options.scheduler is None:
-        work = sum(request.node.recipe.iterations for request in missing.values())
+        work = sum(request.node.recipe.iterations for request in missing)
         jobs = min(executors.jobs(), len(missing)) if work >= WORTH_WORKERS else 1
     if jobs == 1 and options.scheduler is None:
         return nullcontext()
@@ -165,13 +159,6 @@ def _executor(options, jobs: int | None, missing: dict[str, Request]):
     if options.scheduler:
         return cluster.joined(options.scheduler, datasets, options.other_versions)
     return cluster.local_workers(jobs, datasets)
-
-
-def _literal(text: str):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _book(options) -> None:

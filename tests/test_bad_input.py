@@ -19,6 +19,7 @@ from lottery_nb import LotteryError, conv2, lenet, resnet18, run
 from lottery_nb.__main__ import main
 from lottery_nb.analysis import claims, paper, results
 from lottery_nb.core import data, networks, training
+from lottery_nb.core.tickets import control
 from lottery_nb.runs import lineage, ticket_files
 from lottery_nb.runs.store import ROOT, Store
 from lottery_nb.site import notebooks
@@ -123,6 +124,16 @@ tickets = lenet.iterative()
         (lambda: tickets.at_rounds(-1), "rounds"),
         (lambda: tickets.with_noise(-1), "noise is -1: it must be a number above 0"),
         (lambda: tickets.with_noise(0), "noise is 0"),
+        (lambda: tickets.with_control("noise"), "noise is 0.0: it must be a number above 0"),
+        (
+            lambda: tickets.with_control("random reinit", noise=1),
+            "noise is 1: random reinit takes none",
+        ),
+        (lambda: tickets.with_control("new"), "there is no control 'new': choose winning ticket"),
+        (
+            lambda: control("new", needs=("masks",)),
+            "the control 'new' needs 'masks', which is not among mask, final weights",
+        ),
         (lambda: tickets.with_noise(float("nan")), "noise is nan"),
         (lambda: lenet.random_sparse(0), "draws is 0"),
         (lambda: tickets.distribution("colours", "fc1"), "colours"),
@@ -353,12 +364,7 @@ def test_notebooks(change, said, tmp_path):
         (["run", "fig03", "--trials", "-1"], "trials is '-1'"),
         (["run", "fig03", "--trials", "three"], "trials is 'three'"),
         (["run", "fig03", "--trials", "1.5"], "trials is '1.5'"),
-        (
-            ["run", "fig03", "-p", "learning_rate", "1"],
-            "has no parameter learning_rate: its parameters are scale, trials",
-        ),
-        (["run", "fig03", "-p", "scale", "smoke"], "scale is given with --scale, not with -p"),
-        (["run", "fig03", "-p", "trials", "1"], "trials is given with --trials, not with -p"),
+        (["run", "fig03", "--trials", "²"], "trials is '²'"),
         (["run", "fig03", "--jobs", "0"], "jobs is '0': give a whole number of 1 or more"),
         (["run", "fig03", "--jobs", "two"], "jobs is 'two'"),
         (
@@ -505,3 +511,12 @@ def test_any_altered_byte_is_noticed(where, bits, which, tmp_path_factory):
             and record["measures"] == MEASURES[1]
             and set(arrays) == {"x", "test_loss"}
         ), "white space only"
+
+
+def test_two_notebooks_of_one_name_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    source = ROOT / "notebooks" / "fig04_one_shot_and_iterative.ipynb"
+    for name in ("fig04_one_shot_and_iterative", "fig04_one_shot_and_iterative-Copy1"):
+        shutil.copyfile(source, tmp_path / f"{name}.ipynb")
+    with pytest.raises(LotteryError, match="iterative-Copy1.ipynb and .* are both fig04: give one"):
+        notebooks.figures()

@@ -6,16 +6,18 @@ import re
 from dataclasses import replace
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 import yaml
 from shared import tiny
 
-from lottery_nb import Recipe, conv6
+from lottery_nb import LotteryError, Recipe, conv6, resnet18
 from lottery_nb.analysis import claims, tables
 from lottery_nb.core import masks, networks, tickets
 from lottery_nb.runs import batch
 from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.site import scoreboard
 from lottery_nb.site.notebooks import Notebook
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -89,6 +91,28 @@ def test_the_control_makes_its_ticket_and_is_trained():
     assert node.key in store
 
 
+def test_a_control_that_forgets_a_need_trains_no_other_network(monkeypatch):
+    monkeypatch.setitem(
+        tickets.CONTROLS, "negated", tickets.Control(tickets.CONTROLS["negated"].make)
+    )
+    with pytest.raises(LotteryError, match="'negated' uses what is not .* needs: add 'mask'"):
+        tables.run({"negated": tiny.iterative().with_control("negated")}, "paper", quiet=True)
+
+
+def test_a_network_takes_the_scales_of_its_family_or_is_refused():
+    class Narrow(networks.Resnet18, name="narrow"):
+        pass
+
+    class Alone(networks.Resnet18, name="alone"):
+        family = ""
+
+    narrow, alone = (replace(resnet18, network=name) for name in ("narrow", "alone"))
+    assert narrow.at("smoke").iterations == resnet18.at("smoke").iterations < 20
+    assert alone.at("paper").iterations == resnet18.iterations
+    with pytest.raises(LotteryError, match="smoke scale does not say what it shrinks of alone"):
+        alone.at("smoke")
+
+
 def test_the_criterion_prunes_by_its_score():
     [node], store = trained(tiny.but(criterion="movement").iterative().at_rounds(1))
     dense, ticket = left_by(node.parent, store), left_by(node, store)
@@ -99,7 +123,7 @@ def test_the_criterion_prunes_by_its_score():
     assert not all(torch.equal(mask, by_magnitude[name]) for name, mask in ticket.mask.items())
 
 
-def test_the_figure_has_its_plan_and_its_claim(tmp_path):
+def test_the_figure_has_its_plan_and_its_claim(tmp_path, monkeypatch):
     figure = written("A figure", tmp_path)
     assert (figure.is_figure, figure.number) == (True, 47)
     assert [line.recipe.network for line in figure.plan.values()] == ["conv6", "conv8"]
@@ -111,6 +135,12 @@ def test_the_figure_has_its_plan_and_its_claim(tmp_path):
     recipe = figure.plan[claim.of["line"]].recipe.at(claim.scale)
     shares = [recipe.remaining(r) / recipe.weights for r in range(recipe.rounds + 1)]
     assert min(abs(share - claim.of["density"]) for share in shares) < 0.001
+    monkeypatch.setattr(claims, "load", lambda *_: (claim,))
+    sheets = {figure: claims.verdicts(figure.name, pd.DataFrame())}
+    assert scoreboard.networks_of(figure, sheets[figure]) == {claim.id: "conv8"}
+    assert "| conv8 | 1 |" in scoreboard.by_network(sheets)
+    assert '<option value="conv8">' in scoreboard.page(sheets)
+    assert "Of the paper’s 0 checkable claims" in scoreboard.summary(sheets)
 
 
 def test_the_study_has_its_plan_and_its_table(tmp_path, monkeypatch):

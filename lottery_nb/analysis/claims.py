@@ -42,6 +42,7 @@ COUNTS = ("weights", "iterations")
 DECIMALS = {"%": 1, "plain": 3}  # else 2
 # Of the weights that are left or gone, whichever are fewer; neighbouring rounds are further apart
 DENSITY_TOLERANCE = 0.03
+HERE = "This book"  # where a claim stands that is not the paper's
 POINT = ("trial", "density", "iteration", "x", "value")
 
 

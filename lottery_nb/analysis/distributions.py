@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from ..runs.graph import Arrays
+from ..runs.graph import Arrays, unpacked
 
 RANGES = {
     "initial": (-0.28, 0.28),
@@ -25,18 +25,14 @@ def distribution(metric: str, arrays: Arrays, origin: Arrays) -> list[tuple[floa
     pair, (0, the mean of `apart` or `neighbours` over units). Nor is "inputs of units": of the
     `SHOWN` units that have the most inputs, (place of a unit x inputs + an input that it has, 1).
 
-    metric: one of `specs.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
+    metric: one of `lines.DISTRIBUTIONS` and a layer, such as "initial weights, fc1"; arrays: of the
     node in the store; origin: of its trial's dense network. What lies outside the bins counts in
     the area, not in any bin.
     """
     what, layer = metric.split(", ")
     weight = f"{layer}.weight"
     initial, trained = origin[f"initial/{weight}"], origin[f"final/{weight}"]
-    mask = (
-        np.unpackbits(arrays[f"mask/{weight}"], count=initial.size)
-        .astype(bool)
-        .reshape(initial.shape)
-    )
+    mask = unpacked(arrays[f"mask/{weight}"], initial.shape)
     quantity, _, side = what.partition(" ")
     chosen = mask if side == "in the ticket" else ~mask
     if side == "outside the ticket" and not chosen.any():

@@ -26,7 +26,7 @@ from ..core.scales import SCALES
 from ..runs.graph import parents_of, with_ancestors
 from ..runs.plans import Plan, Request, requests_of
 from ..runs.runner import stored
-from ..runs.store import Store, results_folder
+from ..runs.store import Store, alone, results_folder
 from .distributions import distribution
 from .paths import accuracy_on_path, error_barrier, similarity
 
@@ -228,6 +228,11 @@ def readable(store: Store, request: Request) -> bool:
     return stored(store, request) and all(other.key in store for other in made_with(request))
 
 
+def besides(requests: Iterable[Request]) -> dict[str, Request]:
+    """What is to be trained besides some trainings, so that their rows can be made, by key."""
+    return {node.key: Request(node) for request in requests for node in made_with(request)}
+
+
 def made_with(request: Request) -> list[Node]:
     """Of which trainings the rows of one are made besides: distributions are over what its dense
     network began as, and a path leads from the training in another order."""
@@ -322,6 +327,19 @@ def freeze(
             f"{names}: the store {store.folder} has none of the {len(wanted)} trainings at {scale} "
             f"scale: python -m lottery_nb run {names} --scale {scale}"
         )
+    with alone(where):
+        return _added(where, store, scale, fresh, wanted, book)
+
+
+def _added(
+    where: Path,
+    store: Store,
+    scale: str,
+    fresh: dict[str, Request],
+    wanted: dict[str, Request],
+    book: Iterable[Plan],
+) -> list[str]:
+    """What `freeze` does to the tables, in lines."""
     before = committed()
     _same_weights(before, store, fresh)
     # One scale's training may be another's too.
@@ -348,7 +366,6 @@ def freeze(
             .drop_duplicates(POINT)
             .sort_values(POINT, ignore_index=True)
         )
-        where.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".draft")
         table.to_parquet(draft, index=False, compression="zstd")
         draft.replace(path)

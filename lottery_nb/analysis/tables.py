@@ -22,7 +22,7 @@ from ..runs.plans import Plan, Request, check, request, requests_of
 from ..runs.runner import train_missing
 from ..runs.store import Store
 from . import results
-from .results import Committed, committed, extra, made_with, readable, rows_of
+from .results import Committed, besides, committed, extra, readable, rows_of
 
 BEST = "committed"  # in place of a scale: each line at the best at which it is committed
 COUNTED = {"conv": "convolutions", "shortcut": "shortcuts"}
@@ -132,11 +132,8 @@ def _of_all(
     uncommitted = {key: request for key, request in wanted.items() if not held.serves(request)}
     missing = {key: request for key, request in uncommitted.items() if not readable(store, request)}
     if missing and os.environ.get("LOTTERY_MISSING") != "skip":
-        besides = {
-            node.key: Request(node) for request in missing.values() for node in made_with(request)
-        }
         # With what is stored already, as it may stand on what is trained anew.
-        train_missing(besides | uncommitted, store, watch=watch, quiet=quiet)
+        train_missing(besides(missing.values()) | uncommitted, store, watch=watch, quiet=quiet)
         missing = {}
     nodes = {label: held.nodes(line, scale, trials) for label, line in plan.items()}
     table = _assemble(plan, dict.fromkeys(plan, scale), nodes, held, store)

@@ -20,7 +20,7 @@ from ..core.lines import Node
 from ..core.networks import NETWORKS
 from ..core.recipes import conv2, conv4, conv6, lenet, resnet18, vgg19
 from ..runs import batch, graph
-from ..runs.plans import TEST_CURVES, requests_of
+from ..runs.plans import TEST_LOOKS, requests_of
 from ..runs.store import FORM, canonical, digest
 from ..site import notebooks, progress
 from . import simulation, speed
@@ -127,7 +127,7 @@ def _make_up(folder: Path, node: Node) -> None:
     record = {
         "key": node.key, "strategy": node.strategy, "control": node.control, "trial": node.trial,
         "round": node.round, "draw": node.draw, "recipe": node.recipe.identity, "density": 0.5,
-        "iterations": 100, "early_stop": 50, "holds": [TEST_CURVES], "form": FORM,
+        "iterations": 100, "early_stop": 50, "holds": [TEST_LOOKS], "form": FORM,
         "measures": measures, "mask": "none", "initial": "none", "weights": "none",
         "made_of": made_of, "started": "2019-01-01", "seconds": 1.0,
     }  # fmt: skip

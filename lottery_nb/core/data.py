@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import tarfile
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -83,7 +82,6 @@ class Data:
     digest: str = ""  # of its images and labels
 
 
-@lru_cache(maxsize=4)
 def load(
     name: str,
     scaling: str = "unit",
@@ -100,9 +98,15 @@ def load(
     digit, mnist1k, every fifth image of it, 800 / 100 / 100. Raises LotteryError for an unknown
     name, and for data that is missing or damaged.
     """
-    if name not in SHAPES:
-        raise LotteryError(f"there is no data set {name!r}: choose {' or '.join(SHAPES)}")
+    path = file_of(name)
+    return _load(path, _state(path), name, scaling, validation, split_seed, device)
 
+
+@lru_cache(maxsize=4)
+def _load(
+    path: Path, state: tuple, name: str, scaling: str, validation: int, split_seed: int, device: str
+) -> Data:
+    """Once for a file that stays as it is."""
     x_train, y_train, x_test, y_test = _arrays(name)
     if not 0 < validation < len(x_train):
         raise LotteryError(
@@ -189,7 +193,9 @@ def _arrays(name: str) -> tuple[np.ndarray, ...]:
 
 
 def _place(name: str) -> Path:
-    """Where the file of a data set is, or would be."""
+    """Where the file of a data set is, or would be; raises LotteryError for an unknown name."""
+    if name not in SHAPES:
+        raise LotteryError(f"there is no data set {name!r}: choose {' or '.join(SHAPES)}")
     name = {"mnist1k": "mnist5k"}.get(name, name)
     if sent_along:
         return sent_along / f"{name}.npz"
@@ -309,12 +315,16 @@ def _read(path: Path, name: str) -> tuple[np.ndarray, ...]:
 
 def _write(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
     """Write the cache file at once or not at all."""
+    draft = path.with_suffix(f".{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as handle:
-            named = dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays))
-            np.savez_compressed(handle, allow_pickle=False, **named)
-        Path(handle.name).replace(path)
+        try:
+            with draft.open("wb") as file:
+                named = dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays))
+                np.savez_compressed(file, allow_pickle=False, **named)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise LotteryError(
             f"cannot keep data in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder "

@@ -173,12 +173,21 @@ class Line:
     shows: tuple[str, ...] = ()  # what its table has beside the usual measures
 
     def with_control(self, control: str, draws: int = 1, noise: float = 0.0) -> Line:
-        """A control on these tickets, `draws` times a ticket; control: of `tickets.CONTROLS`."""
+        """A control on these tickets, `draws` times a ticket; control: of `tickets.CONTROLS`;
+        noise: of the control "noise" alone, see `with_noise`."""
+        control_of(control)
+        if control == "noise":
+            _require(
+                noise > 0 and math.isfinite(noise),
+                f"noise is {noise!r}: it must be a number above 0",
+            )
+        else:
+            _require(not noise, f"noise is {noise!r}: {control} takes none")
         _require(
             self.strategy == "iterative" or "mask" in control_of(control).needs,
             f"{control} has as many weights as iterative rounds leave: ask it of an iterative line",
         )
-        return replace(self, control=control, draws=_count("draws", draws), noise=noise)
+        return replace(self, control=control, draws=_count("draws", draws), noise=float(noise))
 
     def reinitialised(self, draws: int = 1) -> Line:
         """The same masks with fresh initial weights, `draws` times a ticket (paper, Section 2)."""
@@ -192,11 +201,7 @@ class Line:
     def with_noise(self, sigmas: float, draws: int = 1) -> Line:
         """The tickets with Gaussian noise on their initial weights, its deviation `sigmas` times
         that of each layer's initialisation (paper, Appendix F, Figure 25)."""
-        _require(
-            sigmas > 0 and math.isfinite(sigmas),
-            f"noise is {sigmas!r}: it must be a number above 0",
-        )
-        return self.with_control("noise", draws, float(sigmas))
+        return self.with_control("noise", draws, sigmas)
 
     def trained_again(self, order: int = 1) -> Line:
         """The same networks, from the same weights, trained on batches in another order; order: a

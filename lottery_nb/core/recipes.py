@@ -290,8 +290,11 @@ class Recipe:
 
     @classmethod
     def of_identity(cls, identity: dict) -> "Recipe":
-        """The recipe of an `identity`, also of one read from JSON."""
+        """The recipe of an `identity`, also of one read from JSON; raises LotteryError for one of
+        other code."""
         names = {f.metadata.get("key", f.name): f.name for f in fields(cls)}
+        if unknown := sorted(identity.keys() - names.keys()):
+            raise LotteryError(f"a recipe of other code: this one has no {', '.join(unknown)}")
         values: dict[str, Any] = {
             names[key]: tuple(value) if isinstance(value, list) else value
             for key, value in identity.items()

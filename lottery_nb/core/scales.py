@@ -65,7 +65,7 @@ SCALES: dict[str, dict[str, Shrinking]] = {
             data="mnist1k", validation=100, batch=20, iterations=0.0006, evaluate_every=4,
             width=0.125, rounds=3, trials=1, draws=1, sweep={"rounds": 1},
         ),
-        "resnet18": replace(_SMOKE_DEEP, iterations=0.0004, width=0.25),
+        "deep": replace(_SMOKE_DEEP, iterations=0.0004, width=0.25),
         "vgg19": replace(_SMOKE_DEEP, iterations=12 / 112_480, width=0.0625),
     },
     "laptop": {
@@ -77,7 +77,7 @@ SCALES: dict[str, dict[str, Shrinking]] = {
             iterations=0.15, precision="bf16", rounds=12, trials=1, draws=1,
             sweep={"width": 0.25, "rounds": 8},
         ),
-        "resnet18": replace(
+        "deep": replace(
             _LAPTOP_DEEP, iterations=0.05, evaluate_every=250, width=0.5, rounds=8
         ),
         "vgg19": replace(
@@ -95,7 +95,14 @@ def check_scale(scale: str) -> None:
 
 
 def shrinking(scale: str, network: str, family: str, effort: str = "main") -> Shrinking:
-    """What a scale changes in a network's recipes of an effort; raises for an unknown scale."""
+    """What a scale changes in a network's recipes of an effort; raises LotteryError for an unknown
+    scale, and for one that shrinks others but neither this network nor its family."""
     check_scale(scale)
-    found = SCALES[scale].get(network) or SCALES[scale].get(family) or Shrinking()
+    shrinks = SCALES[scale]
+    found = shrinks.get(network) or shrinks.get(family) or (None if shrinks else Shrinking())
+    if found is None:
+        raise LotteryError(
+            f"the {scale} scale does not say what it shrinks of {network}: give the network a "
+            f"family among {', '.join(shrinks)}, or add it to SCALES"
+        )
     return replace(found, **getattr(found, effort, {}))

@@ -58,9 +58,10 @@ class Outputs:
 class Control:
     """What is done with a ticket, as a function of what is at hand: its mask, its initial weights.
 
-    needs: of the trainings before it, any of "mask" (the final weights of the round before, which
-    decide it), "initial weights" (of the dense network), "survivor counts" (how many weights the
-    ticket keeps in each layer); and "training images"; drawn: what `draws` counts, in words.
+    needs: of the trainings before it, any of "mask" (which the round before decides), "final
+    weights" (of the round before), "initial weights" (of the dense network), "survivor counts" (how
+    many weights the ticket keeps in each layer); and "training images"; drawn: what `draws` counts,
+    in words.
     """
 
     make: Callable[[AtHand], tuple[Mask, Weights]]
@@ -69,10 +70,16 @@ class Control:
 
 
 CONTROLS: dict[str, Control] = {}
+NEEDS = ("mask", "final weights", "initial weights", "survivor counts", "training images")
 
 
 def control(name: str, needs: tuple[str, ...] = (), drawn: str = "draws") -> Callable:
-    """Make a function of what is `AtHand` the control of a name; see `Control`."""
+    """Make a function of what is `AtHand` the control of a name; see `Control`. Raises LotteryError
+    for a need that there is not."""
+    if unknown := [need for need in needs if need not in NEEDS]:
+        raise LotteryError(
+            f"the control {name!r} needs {unknown[0]!r}, which is not among {', '.join(NEEDS)}"
+        )
 
     def named(make: Callable[[AtHand], tuple[Mask, Weights]]) -> Callable:
         CONTROLS[name] = Control(make, needs, drawn)
@@ -156,7 +163,7 @@ def flipped_signs(at: AtHand):
     return at.mask, at.with_layers(lambda layer, weight: -weight)
 
 
-@control("continued training", needs=("mask",))
+@control("continued training", needs=("mask", "final weights"))
 def continued_training(at: AtHand):
     """The training between two prunings of the continued strategy, which no figure shows: it goes
     on from the trained weights (paper, Appendix B)."""
@@ -231,10 +238,15 @@ class AtHand:
 
     @cached_property
     def mask(self) -> Mask:
-        """The ticket's: the parent's, pruned once more; at round 0 that of the dense network."""
+        """The ticket's: the parent's, pruned once more; at round 0 that of the dense network.
+        Raises LotteryError for a control that takes it without needing it."""
         if self.pruned is not None:
             return self.pruned
-        return prune(self.node, self.parent) if self.parent else self.full_mask
+        if self.parent:
+            return prune(self.node, self.parent)
+        if self.node.round:
+            raise self._lacks("mask")
+        return self.full_mask
 
     @cached_property
     def survivors(self) -> dict[str, int]:
@@ -254,7 +266,8 @@ class AtHand:
 
     def salient(self, criterion: str) -> Mask:
         """The mask that a criterion of `saliency` leaves of the dense network before training."""
-        assert self.images
+        if not self.images:
+            raise self._lacks("training images")
         random = generator("examples", *self.node.dense.stream)  # the same at all densities
         some = saliency.examples(self.images, random)
         network = saliency.Untrained(self.node.recipe, self.dense_weights, *some)
@@ -263,13 +276,19 @@ class AtHand:
     @property
     def parent_final(self) -> Weights:
         """The final weights of the round before."""
-        assert self.parent
+        if not self.parent:
+            raise self._lacks("final weights")
         return self.parent.final
 
     @cached_property
     def random(self) -> torch.Generator:
         """Of this node, for its initial weights."""
         return generator("initial weights", *self.node.stream)
+
+    def _lacks(self, need: str) -> LotteryError:
+        return LotteryError(
+            f"the control {self.node.control!r} uses what is not among its needs: add {need!r}"
+        )
 
     def fresh_weights(self) -> Weights:
         """Initial weights of this node's own."""

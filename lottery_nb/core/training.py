@@ -102,20 +102,24 @@ def pick_device(device: str = "auto") -> torch.device:
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """What a training's bits and speed rest on, for this thread and until it ends."""
+    """What a training's bits and speed rest on, for this thread and until it ends; denormal numbers
+    are afterwards computed with, and memory is kept for good."""
     threads = torch.get_num_threads()
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    rounds = matmul.allow_tf32, cudnn.allow_tf32
     torch.set_num_threads(THREADS)
     # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal
     # numbers, with which a CPU trains at two thirds of its speed; only rounding changes.
     torch.set_flush_denormal(True)
     # On a GPU fp32 is fp32: no products of rounded numbers unless a recipe asks for them.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
     _keep_memory()
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
+        matmul.allow_tf32, cudnn.allow_tf32 = rounds
 
 
 @cache

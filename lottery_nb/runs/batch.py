@@ -21,8 +21,8 @@ from ..core.lines import RESULTS_VERSION, Node
 from ..core.recipes import Recipe
 from ..core.tickets import Outputs, Ticket
 from .checkpoints import Checkpoints
-from .graph import Ancestry, Arrays
-from .plans import KEPT, TEST_CURVES, Request
+from .graph import Ancestry, Arrays, unpacked
+from .plans import KEPT, TEST_LOOKS, Request
 
 
 def _code() -> str:
@@ -52,7 +52,7 @@ def train_batch(
     with the iterations done since the last call; folder: of a store, beside which long trainings
     leave checkpoints, see `Checkpoints`.
     """
-    recipes, test_curves = [each.node.recipe for each in batch], TEST_CURVES in batch[0].needs
+    recipes, test_curves = [each.node.recipe for each in batch], TEST_LOOKS in batch[0].needs
     recipe = recipes[0]
     loaded = data_of(recipe, str(device))
     made, parents = zip(
@@ -126,6 +126,9 @@ def _as_memory_allows(
 
 def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
     """The ticket of a node, and the digests of what it is made from, by the keys of its parents."""
+    images = None
+    if "training images" in tickets.control_of(node.control).needs:
+        images = data_of(node.recipe).train
     if ancestry.pruned is not None:
         shapes = {layer.weight: layer.shape for layer in node.recipe.layers}
         began = outputs_of(ancestry.origin) if ancestry.origin else None
@@ -133,13 +136,15 @@ def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
             tickets.check_initial(
                 began.initial if began else tickets.dense_weights(node), ancestry.initial
             )
-        mask = {name: unpacked(bits, shapes[name]) for name, bits in ancestry.pruned.items()}
-        return tickets.make(node, origin=began, pruned=mask), ancestry.parents or {}
+        mask = {
+            name: torch.from_numpy(unpacked(bits, shapes[name]))
+            for name, bits in ancestry.pruned.items()
+        }
+        with training.arithmetic():
+            made = tickets.make(node, origin=began, pruned=mask, images=images)
+        return made, ancestry.parents or {}
     parent = outputs_of(ancestry.parent) if ancestry.parent else None
     origin = outputs_of(ancestry.origin) if ancestry.origin else None
-    images = None
-    if "training images" in tickets.control_of(node.control).needs:
-        images = data_of(node.recipe).train
     both = ((node.parent, parent), (node.origin, origin))
     told = {other.key: digests(outputs) for other, outputs in both if other and outputs}
     with training.arithmetic():
@@ -196,7 +201,7 @@ def _record(node: Node, ticket: Ticket, record: training.Record) -> dict:
         "density": masks.density(ticket.mask),
         "iterations": node.recipe.iterations,
         "early_stop": record.early_stop,
-        "holds": [TEST_CURVES] * ("test_loss" in record.curves),
+        "holds": [TEST_LOOKS] * ("test_loss" in record.curves),
         "measures": record.measures,
         "mask": tickets.fingerprint(ticket.mask),
         "initial": tickets.fingerprint(ticket.weights),
@@ -227,15 +232,13 @@ def outputs_of(arrays: Arrays) -> Outputs:
         for kind in ("mask", "final", "initial")
     }
     final = {name: torch.from_numpy(array) for name, array in part["final"].items()}
-    mask = {name: unpacked(bits, final[name].shape) for name, bits in part["mask"].items()}
+    mask = {
+        name: torch.from_numpy(unpacked(bits, final[name].shape))
+        for name, bits in part["mask"].items()
+    }
     return Outputs(
         mask, final, {name: torch.from_numpy(array) for name, array in part["initial"].items()}
     )
-
-
-def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
-    """A layer's mask from its packed bits: bool, of that shape."""
-    return torch.from_numpy(np.unpackbits(bits, count=int(np.prod(shape)))).bool().view(shape)
 
 
 @cache

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +112,11 @@ def sweep(folder: Path, keys: set[str]) -> None:
     hour old, and checkpoints of trainings that are stored. folder: of the store; keys: of what it
     has."""
     for path in (folder / FOLDER).glob("*"):
-        if path.stem in keys or (
-            path.suffix != ".npz" and time.time() - path.stat().st_mtime > 3600
-        ):
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if path.stem in keys or (
+                path.suffix != ".npz" and time.time() - path.stat().st_mtime > 3600
+            ):
+                path.unlink()
 
 
 def _seconds() -> float:

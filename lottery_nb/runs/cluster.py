@@ -154,7 +154,7 @@ class Workers:
         """What came of a batch; it is fetched from the worker only now, and may get lost on the
         way."""
         if future.status == "lost":
-            return LotteryError("Dask lost it")
+            return ConnectionError("Dask lost it")
         try:
             result = future.exception() or future.result()
         except (OSError, TimeoutError, CancelledError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.lines import Node
 from ..core.networks import kind_of
-from .plans import KEPT, TEST_CURVES, Request
+from .plans import KEPT, TEST_LOOKS, Request
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +34,11 @@ class Ancestry(NamedTuple):
     pruned: Arrays | None = None
     parents: dict[str, dict[str, str]] | None = None
     initial: str = ""
+
+
+def unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A layer's mask from its packed bits: bool, of that shape."""
+    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
 
 
 def parents_of(node: Node) -> list[Node]:
@@ -140,4 +145,4 @@ class Frontier:
 def _trains_as(request: Request) -> tuple:
     """What trainings of one batch have in common: all that the engine takes beside tickets."""
     shared = tuple(sorted(request.node.recipe.shared.items()))
-    return shared, TEST_CURVES in request.needs
+    return shared, TEST_LOOKS in request.needs

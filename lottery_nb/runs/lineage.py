@@ -12,7 +12,7 @@ from ..core.recipes import Recipe
 from . import batch, checkpoints, ticket_files
 from .graph import parents_of
 from .runner import ancestry_of, other_parent
-from .store import Store
+from .store import Store, digests_of
 
 
 def node_of(record: dict) -> Node:
@@ -59,7 +59,7 @@ def _wrong(store: Store, key: str) -> str:
     record = store.needed_record(key)
     node = node_of(record)
     kept = batch.outputs_of(arrays)
-    if kept.final and batch.digests(kept) != {name: record[name] for name in ("mask", "weights")}:
+    if kept.final and batch.digests(kept) != digests_of(record):
         return "does not have the weights or the mask that its record tells"
     if other := other_parent(store, node, record):
         return f"was made from another {other} than is stored"
@@ -83,10 +83,17 @@ def merge(store: Store, other: Store) -> dict[str, list[str]]:
     Returns keys by what became of them: "copied"; "added" (the same training, measured more);
     "same"; "another machine's" (other weights from another processor or torch: ours stay);
     "conflict" (other weights from the same); "without parents" (they stand on trainings that
-    neither store has); "of another lineage" (on such as ours are not).
+    neither store has); "of another lineage" (on such as ours are not); "of other code" (whose key
+    it has not here); "damaged" (there, and set aside there).
     """
     fates: dict[str, str] = {}
-    nodes = {key: node_of(record) for key in other if (record := other.record(key))}
+    nodes = {}
+    for key in other:
+        try:
+            if record := other.record(key):
+                nodes[key] = node_of(record)
+        except LotteryError:
+            fates[key] = "of other code"
 
     def bring(key: str) -> str:
         if key not in fates:
@@ -110,11 +117,11 @@ def merge(store: Store, other: Store) -> dict[str, list[str]]:
             there = store.record(parent.key)
             if there is None and not _committed(nodes[key], parent, told):
                 return "without parents"
-            if there and {"mask": there["mask"], "weights": there["weights"]} != told:
+            if there and digests_of(there) != told:
                 return "of another lineage"
         arrays = other.arrays(key)
         if arrays is None:
-            return "without parents"
+            return "damaged"
         own = {"key", "arrays_sha256", "form"}  # of a file, which the new one gets anew
         record = {name: value for name, value in theirs.items() if name not in own}
         store.write(key, record, arrays)
@@ -148,6 +155,8 @@ def report(folder: Path, fates: dict[str, list[str]]) -> int:
         "without parents": "stand on trainings that neither store has, and are not copied: merge "
         "the store that has those first",
         "of another lineage": "stand on other parents than are here, and are not copied",
+        "of other code": "were trained by other code, and are not copied",
+        "damaged": "are damaged and set aside there, and are not copied",
     }
     for fate, words in said.items():
         if keys := fates.get(fate):
@@ -156,4 +165,5 @@ def report(folder: Path, fates: dict[str, list[str]]) -> int:
                 f"{', '.join(keys[:3])}{' …' if len(keys) > 3 else ''}",
                 file=sys.stderr,
             )
-    return 1 if fates.get("conflict") or fates.get("without parents") else 0
+    lost = ("conflict", "without parents", "of other code", "damaged")
+    return 1 if any(fates.get(fate) for fate in lost) else 0

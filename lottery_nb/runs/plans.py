@@ -12,12 +12,12 @@ Plan = dict[str, Line]
 # Controls that later rounds stand on: their masks and weights are stored.
 KEPT = ("winning ticket", "continued training")
 # Test loss and accuracy at every evaluation, as records name what they hold.
-TEST_CURVES = "test looks"
+TEST_LOOKS = "test looks"
 
 
 class Request(NamedTuple):
     """A training that is asked for, what its lines show of it beside the usual measures, and what
-    its record must hold for that: `TEST_CURVES`."""
+    its record must hold for that: `TEST_LOOKS`."""
 
     node: Node
     shows: frozenset[str] = frozenset()
@@ -32,7 +32,7 @@ class Request(NamedTuple):
 
 def request(node: Node, line: Line) -> Request:
     """What a line asks of one of its trainings."""
-    needs = {TEST_CURVES} if line.needs_test_curves else set()
+    needs = {TEST_LOOKS} if line.needs_test_curves else set()
     return Request(node, frozenset(line.shows), frozenset(needs))
 
 

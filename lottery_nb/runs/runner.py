@@ -1,8 +1,8 @@
 """From what is missing to what is stored: one graph, carried out by this process, by local workers
 or by a Dask cluster.
 
-Only this process reads and writes the store. A kill of anything at any moment loses what was under
-way, nothing else.
+Only this process reads and writes what the store has of finished trainings. A kill of anything at
+any moment loses what was under way, nothing else.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ from . import checkpoints, ticket_files
 from .executors import Executor, ThisProcess, Work
 from .graph import Ancestry, Frontier, parents_of, with_ancestors
 from .plans import Request
-from .store import ROOT, Store
+from .store import ROOT, Store, digests_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -121,8 +121,11 @@ class _Run:
             self._executor.train(work, commit())
 
     def collect(self) -> None:
-        """Store what is finished."""
+        """Store what is finished; raises the LotteryError of a worker, which a second time would
+        not mend."""
         for work, result in self._executor.finished(self._progress):
+            if isinstance(result, LotteryError):
+                raise result
             if isinstance(result, Exception):
                 self._bar.update(-work.moved)
                 for request in work.requests:
@@ -236,7 +239,7 @@ def _another(store: Store, node: Node, told: dict[str, dict[str, str]]) -> str:
     """The key of a stored parent with other digests than are told of it; "" where all have them."""
     for parent in parents_of(node):
         there = store.record(parent.key)
-        if there and told.get(parent.key) != {name: there[name] for name in ("mask", "weights")}:
+        if there and told.get(parent.key) != digests_of(there):
             return parent.key
     return ""
 

@@ -16,6 +16,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -232,8 +233,9 @@ class Store:
     def sweep(self) -> None:
         """Delete what killed runs left half-written, once it is an hour old."""
         for draft in self.folder.glob(".draft-*"):
-            if time.time() - draft.stat().st_mtime > 3600:
-                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if time.time() - draft.stat().st_mtime > 3600:
+                    shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
     def _unusable(self, error: OSError) -> LotteryError:
         what = {
@@ -280,6 +282,18 @@ def _write_through(path: Path, data: bytes) -> None:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def digests_of(record: dict) -> dict[str, str]:
+    """By which those that stand on a training know it: those of its mask and its final weights."""
+    return {name: record[name] for name in ("mask", "weights")}
+
+
+def alone(folder: Path) -> FileLock:
+    """A lock on a committed folder, for a process that reads what it has, adds to it, and writes
+    it; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def canonical(record: dict | float) -> bytes:

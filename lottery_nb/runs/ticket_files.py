@@ -25,9 +25,10 @@ from ..core.errors import LotteryError
 from ..core.lines import Line, Node
 from ..core.recipes import Recipe, lenet
 from ..core.scales import SCALES, check_scale
-from .graph import Ancestry, parents_of, with_ancestors
+from ..core.tickets import control_of
+from .graph import Ancestry, parents_of, unpacked, with_ancestors
 from .plans import Plan, requests_of
-from .store import Store, results_folder
+from .store import Store, alone, digests_of, results_folder
 
 # The paper's own networks, by name.
 RECIPES = {each.network: each for each in vars(recipes).values() if isinstance(each, Recipe)}
@@ -143,7 +144,7 @@ def given(node: Node) -> bool:
     return (
         bool(node.parent)
         and not node.recipe.rewind
-        and node.control != "continued training"
+        and "final weights" not in control_of(node.control).needs
         and node.ticket.key in chains()
     )
 
@@ -315,7 +316,8 @@ def export(plans: dict[str, Plan], scale: str, trials: int | None = None) -> lis
         if strategy == "iterative" and set(rounds) == {0}:
             continue  # a dense network alone has no mask to take along
         which = recipe, strategy, trial, scale
-        said.append(_write(where, store, *which, dict(sorted(rounds.items())), {*wanted}))
+        with alone(where):
+            said.append(_write(where, store, *which, dict(sorted(rounds.items())), {*wanted}))
     if not said:
         names = " ".join(plans)
         raise LotteryError(
@@ -335,6 +337,8 @@ def _write(
     rounds: dict[int, Node],
     wanted: set[str],
 ) -> str:
+    """Add a recipe's stored tickets of one trial to their file; what was done, in a line. rounds:
+    those in the store; wanted: keys, among which the round after them may be."""
     first = next(iter(rounds.values()))
     which = first.dense.key.rpartition("-")[2][:8]
     name = f"{recipe.network}-{scale}-{strategy}-t{trial}-{which}.safetensors"
@@ -381,28 +385,15 @@ def _write(
     for round, node in rounds.items():
         arrays = store.needed_arrays(node.key)
         masks[round] = {
-            name: np.unpackbits(arrays[f"mask/{name}"], count=int(np.prod(shape))).astype(bool)
-            for name, shape in shapes.items()
+            name: unpacked(arrays[f"mask/{name}"], tuple(shape)) for name, shape in shapes.items()
         }
     if finds:
         fresh[last + 1], masks[last + 1] = _found(coming, rounds[last], store)
     told = dict(sorted((kept | fresh).items()))
-    tensors = {}
-    for layer, shape in shapes.items():
-        pruned_in, alive = (
-            np.zeros(int(np.prod(shape)), np.uint8),
-            np.ones(int(np.prod(shape)), bool),
-        )
-        for order, (round, each) in enumerate(told.items(), 1):
-            mask = masks[round][layer].ravel()
-            if (mask & ~alive).any():
-                raise LotteryError(
-                    f"{each['key']}: its mask is not within that of the round before; run store "
-                    "verify"
-                )
-            pruned_in[alive & ~mask], alive = order, mask
-        planes = max(len(told).bit_length(), 1)
-        tensors[layer] = np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
+    tensors = {
+        layer: _planes({each["key"]: masks[round][layer] for round, each in told.items()})
+        for layer in shapes
+    }
     if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
         tensors |= carried
     metadata = {
@@ -417,11 +408,26 @@ def _write(
         "initial": initial,
         "rounds": json.dumps(list(told.values())),
     }
-    where.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     save_file(tensors, draft, metadata)
     draft.replace(path)
     return f"{path}: rounds {', '.join(map(str, told))}, {path.stat().st_size / 1000:,.0f} kB"
+
+
+def _planes(masks: dict[str, np.ndarray]) -> np.ndarray:
+    """The bits of a layer as a file has them, from its masks round by round, by their trainings'
+    keys; `Chain.mask` reads them."""
+    alive = np.ones(next(iter(masks.values())).size, bool)
+    pruned_in = np.zeros(alive.size, np.uint8)
+    for order, (key, mask) in enumerate(masks.items(), 1):
+        left = mask.ravel()
+        if (left & ~alive).any():
+            raise LotteryError(
+                f"{key}: its mask is not within that of the round before; run store verify"
+            )
+        pruned_in[alive & ~left], alive = order, left
+    planes = max(len(masks).bit_length(), 1)
+    return np.stack([np.packbits(pruned_in >> plane & 1) for plane in range(planes)])
 
 
 def _found(coming: Node, last: Node, store: Store) -> tuple[dict, dict[str, np.ndarray]]:
@@ -431,9 +437,7 @@ def _found(coming: Node, last: Node, store: Store) -> tuple[dict, dict[str, np.n
 
     record = store.needed_record(last.key)
     mask = tickets.prune(coming, outputs_of(store.needed_arrays(last.key)))
-    known = record["made_of"]["parents"] | {
-        last.key: {name: record[name] for name in ("mask", "weights")}
-    }
+    known = record["made_of"]["parents"] | {last.key: digests_of(record)}
     told = {
         "round": coming.round,
         "key": coming.key,

@@ -24,6 +24,7 @@ import pandas as pd
 from ..analysis import claims, distances, paper, tables
 from ..core.errors import LotteryError
 from ..core.scales import SCALES
+from ..runs.executors import processors
 from ..runs.runner import commit
 from ..runs.store import ROOT, results_folder
 from . import pages, progress, scoreboard
@@ -51,7 +52,7 @@ def build() -> Path:
     if not any(PAGES.glob("*.stamp")):
         (PAGES / "built.md").write_text(pages.built(datetime.now(UTC), commit()))
     paths = [PLAYGROUND, *(notebook.path for notebook in every())]  # the longest first
-    a_kernel_a_core = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    a_kernel_a_core = ProcessPoolExecutor(processors(), get_context("spawn"))
     with environment(OMP_NUM_THREADS="1"), a_kernel_a_core as workers:
         try:
             drawn, made = workers.submit(_make_pictures), workers.map(_make_page, paths)
@@ -71,9 +72,13 @@ def build() -> Path:
     _write(PAGES / "claims.json", json.dumps(judged, indent=1))
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", str(ROOT), "-W", "-n", "--keep-going", "-q"]
-    if subprocess.run(command, cwd=ROOT).returncode:
-        # else what warned is not read, and so not told of, the next time
-        shutil.rmtree(ROOT / "_build" / ".doctrees", ignore_errors=True)
+    good = False
+    try:
+        good = not subprocess.run(command, cwd=ROOT).returncode
+    finally:
+        if not good:  # else what warned is not read, and so not told of, the next time
+            shutil.rmtree(ROOT / "_build" / ".doctrees", ignore_errors=True)
+    if not good:
         raise LotteryError(
             "the book has warnings, listed above; the pages of the last good build may be mixed "
             "with new ones"

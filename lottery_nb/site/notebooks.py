@@ -24,6 +24,7 @@ from ..runs.plans import Plan, Request, joined, requests_of
 from ..runs.store import ROOT
 
 FOLDER = ROOT / "notebooks"
+PLACES = ("LOTTERY_STORE", "LOTTERY_DATA", "LOTTERY_RESULTS")  # variables that name folders
 TAGS = ("parameters", "imports", "plan", "run", "picture")  # of the cells that every notebook has
 
 # Every round of Lenet with its learning curves: what `rounds_of_lenet` slides over.
@@ -42,6 +43,11 @@ class Notebook:
     @property
     def is_figure(self) -> bool:
         return self.path.name.startswith("fig")
+
+    @property
+    def is_added(self) -> bool:
+        """Whether it is a figure that the paper does not have."""
+        return self.is_figure and self.number > 45
 
     @property
     def is_study(self) -> bool:
@@ -203,7 +209,17 @@ def every() -> list[Notebook]:
 
 
 def _found(pattern: str) -> list[Notebook]:
-    return [_notebook(path, path.stat().st_mtime_ns) for path in sorted(FOLDER.glob(pattern))]
+    """Raises LotteryError for two of one name."""
+    found: dict[str, Notebook] = {}
+    for path in sorted(FOLDER.glob(pattern)):
+        notebook = _notebook(path, path.stat().st_mtime_ns)
+        if other := found.get(notebook.name):
+            raise LotteryError(
+                f"{other.path.name} and {path.name} are both {notebook.name}: give one of them "
+                "another number, or delete it"
+            )
+        found[notebook.name] = notebook
+    return list(found.values())
 
 
 @cache
@@ -239,6 +255,8 @@ def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", las
     from traitlets.config import Config
 
     notebook.check_parameters(parameters)
+    named = {name: os.environ.get(name) for name in PLACES}
+    whole = {name: str(Path(place).absolute()) for name, place in named.items() if place}
     kernel = ["--log-level=CRITICAL"]  # else it warns of its end
     kernel += [f"--IPKernelApp.exec_lines={first}"] if first else []
     config = {
@@ -247,7 +265,7 @@ def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", las
     }
     cells = nbformat.read(notebook.path, as_version=4)
     cells.cells.append(nbformat.v4.new_code_cell(last))
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, environment(**whole):  # the kernel works in that folder
         draft = Path(folder) / to.name
         try:
             papermill.execute_notebook(

@@ -121,7 +121,7 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
     """A card for every figure, one panel and its verdicts, by what the figure asks, as MyST; those
     with no claim tested come last. pictures: the folder where they are, if they are."""
     said, groups = [], dict(QUESTIONS)
-    groups["Added by you"] = [f.number for f in sheets if f.number > 45]
+    groups["Added by you"] = [figure.number for figure in sheets if figure.is_added]
     for question, numbers in groups.items():
         cards = [
             _card(figure, sheet, pictures)

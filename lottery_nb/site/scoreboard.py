@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -120,9 +121,9 @@ def _row(row, networks: dict[str, str] | None) -> str:
 
 
 def _source(claim: Claim) -> str:
-    if claim.where == "This book":
+    if claim.where == claims.HERE:
         return "This book’s own expectation"
-    return f"Source: {claim.where}" if claim.chapter else f"The paper: {claim.where}"
+    return f"{'Source' if claim.chapter else 'The paper'}: {escape(claim.where)}"
 
 
 def mark(row, link: str = "") -> str:
@@ -220,9 +221,20 @@ def subject(claim: Claim) -> str:
     return next(s for start, s in SUBJECTS.items() if claim.of["metric"].startswith(start))
 
 
+def name_of(network: str) -> str:
+    """A network as the paper writes it; one that it does not have by the name it has here."""
+    return NAMES.get(network, network)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Names of networks, the paper's in its order and then others."""
+    papers = list(NAMES.values())
+    return sorted(names, key=lambda name: (papers.index(name) if name in papers else 99, name))
+
+
 def networks_of(figure: Notebook, judged: pd.DataFrame) -> dict[str, str]:
     """The networks that each claim of a figure is about, by its id."""
-    lines = {label: NAMES[line.recipe.network] for label, line in figure.plan.items()}
+    lines = {label: name_of(line.recipe.network) for label, line in figure.plan.items()}
     found = {}
     for claim in judged.claim:
         of = dict.fromkeys(lines.get(place["line"], place["line"]) for place in claim.places)
@@ -230,8 +242,18 @@ def networks_of(figure: Notebook, judged: pd.DataFrame) -> dict[str, str]:
     return found
 
 
+def of_the_paper(sheets: Sheets) -> Sheets:
+    """The paper's figures and what is claimed of them there, without what was added here."""
+    return {
+        figure: sheet[[claim.where != claims.HERE for claim in sheet.claim]]
+        for figure, sheet in sheets.items()
+        if not figure.is_added
+    }
+
+
 def summary(sheets: Sheets) -> str:
     """How much of the paper reproduces, in two sentences."""
+    sheets = of_the_paper(sheets)
     found = claims.counts(sheets.values())
     full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
     untested = [
@@ -267,7 +289,8 @@ def by_network(sheets: Sheets) -> str:
         if figure.plan
     )
     lines = [f"| | claims | {' | '.join(OUTCOMES.values())} | evidence |", f"|---|{'--:|' * 6}---|"]
-    for name in NAMES.values():
+    drawn = {line.recipe.network for figure in sheets for line in figure.plan.values()}
+    for name in _in_order({*NAMES.values(), *map(name_of, drawn)}):
         own = every[every.network == name]
         counts = " | ".join(str((own.outcome == outcome).sum()) for outcome in OUTCOMES)
         where = " and ".join(each for each in EVIDENCE if (own.evidence == each).any())
@@ -276,9 +299,9 @@ def by_network(sheets: Sheets) -> str:
 
 
 def bar(sheets: Sheets, page: str = "scoreboard.html") -> str:
-    """All claims as one bar, a segment for each outcome and evidence that leads to its claims on
-    the scoreboard. page: the scoreboard's address."""
-    found = claims.counts(sheets.values())
+    """All claims of the paper as one bar, a segment for each outcome and evidence that leads to its
+    claims on the scoreboard. page: the scoreboard's address."""
+    found = claims.counts(of_the_paper(sheets).values())
     groups = []
     for evidence in [*EVIDENCE, ""]:
         segments, of = [], found[evidence]
@@ -326,14 +349,15 @@ def page(sheets: Sheets) -> str:
         seen["subject"] |= {subject(claim): None for claim in sheet.claim}
         marks = "".join(mark(row, f"#{row.id}") for row in sheet.itertuples())
         number, _, title = figure.title.partition(": ")
+        title = title[:1].upper() + title[1:]
         groups.append(
             f'<div class="figure-claims"><details id="{figure.name}-claims"><summary>'
             f"{escape(number)}</summary>\n"
-            f'<p><a href="figures/{figure.name}.html">{escape(title.capitalize())}</a></p>\n'
+            f'<p><a href="figures/{figure.name}.html">{escape(title)}</a></p>\n'
             f'{rows(sheet, networks)}\n</details><p class="marks">{marks}</p></div>'
         )
     options = {
-        "network": sorted(seen["network"], key=[*NAMES.values()].index),
+        "network": _in_order(seen["network"]),
         "subject": sorted(seen["subject"]),
         "outcome": list(OUTCOMES),
         "evidence": list(EVIDENCE),

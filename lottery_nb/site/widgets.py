@@ -279,6 +279,11 @@ def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
     for line, control in table.drop_duplicates("line")[["line", "control"]].itertuples(index=False):
         if control == "winning ticket":
             groups[line] = []
+        if not groups:
+            raise LotteryError(
+                f"the slider shows controls beside their tickets, and {line} stands before any "
+                "winning ticket: put a line of winning tickets first in the plan"
+            )
         groups[next(reversed(groups))].append(line)
     return groups
 
@@ -446,6 +451,9 @@ def playground():
             said.value += " Stopped; what is done is kept."
         except LotteryError as error:
             said.value = escape(str(error))
+        except Exception as error:  # a thread has nobody else to tell
+            said.value = escape(f"{type(error).__name__}: {error}")
+            raise
         finally:
             train.disabled, stop.disabled = False, True
 

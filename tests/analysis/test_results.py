@@ -2,6 +2,7 @@
 freeze that spoils a page."""
 
 from dataclasses import replace
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from lottery_nb.core.scales import SCALES, Shrinking
 from lottery_nb.core.tickets import CONTROLS
 from lottery_nb.runs import graph, runner
 from lottery_nb.runs.plans import requests_of
-from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.runs.store import ROOT, Store, alone
 from lottery_nb.site import notebooks
 
 # Controls that have their ticket's mask.
@@ -97,6 +98,19 @@ def test_a_training_of_two_figures_is_committed_once_with_what_both_show(folder)
     assert not missing and set(table.metric) >= {"test_accuracy", "val_loss"}
     table, missing = tables.of_committed(PLAN, scale="paper")
     assert not missing and "test_accuracy" not in set(table.metric), "a line shows what it asks for"
+
+
+def test_a_freeze_waits_for_another(folder):
+    tables.run(PLAN, "paper")
+    tickets, reinits = ({label: line} for label, line in PLAN.items())
+    with alone(folder):
+        second = Thread(target=freeze, args=(reinits,))
+        second.start()
+        second.join(0.5)
+        assert second.is_alive() and not [*folder.glob("*.parquet")]
+    second.join()
+    freeze(tickets)
+    assert len(results.committed().held) == len(requests_of([PLAN], "paper"))
 
 
 def test_a_few_trainings_at_a_better_scale_never_replace_a_finished_line(folder, monkeypatch):

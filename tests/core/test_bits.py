@@ -186,11 +186,13 @@ def test_convolutional_networks_alone_in_a_batch_and_in_another_process(name):
 def test_whoever_trains_puts_back_what_it_set():
     import torch
 
-    before = torch.get_num_threads()
+    before, matmul = torch.get_num_threads(), torch.backends.cuda.matmul
     torch.set_num_threads(2)
+    matmul.allow_tf32 = True
     try:
         left(CONVOLUTIONAL["conv2, fp32"].but(iterations=1, evaluate_every=1), [0])
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2 and matmul.allow_tf32
     finally:
         torch.set_num_threads(before)
+        matmul.allow_tf32 = False
     assert torch.tensor(1e-38) / 100 > 0, "small numbers are whole again"

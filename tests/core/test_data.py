@@ -21,13 +21,6 @@ from lottery_nb.core.seeds import generator
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    data.load.cache_clear()
-    yield
-    data.load.cache_clear()
-
-
 def mnist_arrays():
     rng = np.random.default_rng(0)
     images = [
@@ -205,9 +198,12 @@ def test_the_views_of_an_image_are_all_its_shifts_mirrored_and_not():
         assert torch.equal(view, expected)
 
 
-def test_unknown_names():
-    with pytest.raises(LotteryError, match="no data set 'cifar'"):
-        data.load("cifar")
+@pytest.mark.parametrize("look", [data.load, data.file_of, data.digest_at_hand])
+def test_unknown_names(look, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(LotteryError, match="no data set 'cifr10': choose mnist"):
+        look("cifr10")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_torchvision_imports_beside_any_torch():
@@ -257,7 +253,6 @@ def test_mnist_is_downloaded_once_and_checked(mirror, tmp_path):
     assert len(digits.train.labels) == 55_000
     for name in mirror.iterdir():
         name.unlink()
-    data.load.cache_clear()
     again = data.load("mnist")
     assert torch.equal(again.train.images, digits.train.images)
     assert again.digest == digits.digest
@@ -328,7 +323,6 @@ def test_scalings(cifar, tmp_path, monkeypatch):
     assert (
         raw.digest == unit.digest == centred.digest == standardised.digest == data.digest("cifar10")
     )
-    data.load.cache_clear()
 
 
 def test_a_copy_with_other_pixels_is_said_so(cifar, tmp_path, monkeypatch):
@@ -337,13 +331,11 @@ def test_a_copy_with_other_pixels_is_said_so(cifar, tmp_path, monkeypatch):
     first = data.load("cifar10", "raw").digest
     assert data.said("cifar10") == f"cifar10, copy {first[:8]}"
     np.savez(tmp_path / "cifar10.npz", **{**cifar, "x_train": cifar["x_train"] // 2})
-    data.load.cache_clear()
     other = data.load("cifar10", "raw").digest
     assert other != first
     assert data.said("cifar10") == f"cifar10, copy {other[:8]}"
     monkeypatch.setitem(data.KNOWN, other, "cifar10, the darker copy")
     assert data.said("cifar10") == "cifar10, the darker copy"
-    data.load.cache_clear()
 
 
 def test_the_published_binary_archive_is_read_without_pickle(cifar, tmp_path):

@@ -157,6 +157,17 @@ def test_a_failure_on_a_worker_is_told_with_its_traceback(tmp_path, dask_cluster
     assert "cifar10.npz" in capsys.readouterr().err
 
 
+def test_bad_input_on_a_worker_is_one_line_as_here(tmp_path):
+    asks = replace(SMALL, data="mnist1k", validation=900)
+    with (
+        cluster.local_workers(1, {"mnist1k"}) as workers,
+        pytest.raises(LotteryError, match="validation is 900: mnist1k has 900") as raised,
+    ):
+        wanted = requests_of([{"ticket": asks.iterative()}], "paper")
+        runner.train_missing(wanted, Store(tmp_path), workers, quiet=True)
+    assert type(raised.value) is LotteryError, "no training failed twice"
+
+
 def test_a_worker_of_another_torch_is_named_and_refused_or_recorded(
     tmp_path, monkeypatch, dask_cluster, capsys
 ):

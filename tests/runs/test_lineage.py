@@ -224,16 +224,13 @@ def copies(tmp_path, monkeypatch):
         np.savez_compressed(tmp_path / name / "mnist.npz", **images, **labels)
         labels["y_train"][-1] ^= 1
     monkeypatch.setenv("LOTTERY_DATA", str(tmp_path / "one"))
-    data.load.cache_clear()
     yield {name: tmp_path / name for name in ("one", "other")}
-    data.load.cache_clear()
 
 
 def test_two_copies_of_a_data_set_never_meet(copies, monkeypatch, tmp_path):
     tables.run({"ticket": MNIST.iterative().at_rounds(0)}, "paper")
     one = data.digest("mnist")
     monkeypatch.setenv("LOTTERY_DATA", str(copies["other"]))
-    data.load.cache_clear()
     other = data.digest("mnist")
     assert one != other
     for rounds in ((0,), (1,)):
@@ -309,6 +306,25 @@ def test_merge_refuses_trainings_whose_parents_are_missing(store, tmp_path, caps
         "without parents": [key],
     }
     assert list(empty) == [TICKETS.nodes("paper")[0].key]
+
+
+def test_merge_tells_what_is_damaged_or_of_other_code_and_brings_the_rest(store, tmp_path, capsys):
+    there, key = tmp_path / "there", key_of(TICKETS, 2)
+    shutil.copytree(store.folder, there)
+    other, root = Store(there), TICKETS.nodes("paper")[0].key
+    record, arrays = other.record(root), other.arrays(root)
+    strange = record | {"recipe": record["recipe"] | {"new field": 1}}
+    own = ("key", "arrays_sha256", "form")
+    other.write("of-tomorrow", {k: v for k, v in strange.items() if k not in own}, arrays)
+    file = there / key / "arrays.npz"
+    file.write_bytes(file.read_bytes()[:-1])
+    here = Store(tmp_path / "here")
+    fates = lineage.merge(here, other)
+    assert (fates["of other code"], fates["damaged"]) == (["of-tomorrow"], [key])
+    assert set(store) - set(here) == {key, *fates["without parents"]}
+    assert lineage.report(there, fates) == 1
+    assert "were trained by other code" in capsys.readouterr().err
+    assert "this one has no new field" in lineage.verify(other)[1]["of-tomorrow"]
 
 
 # --- before the first step ------------------------------------------------------------------------

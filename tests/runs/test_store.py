@@ -124,6 +124,8 @@ def test_old_drafts_only_are_swept_out(store):
     file.write_text("")
     for draft in (old, file):
         os.utime(draft, (0, 0))
+    # another process finishes one between the look at the folder and that at the file
+    (store.folder / ".draft-gone").symlink_to(store.folder / "nowhere")
     store.sweep()
     assert (old.exists(), file.exists(), new.exists()) == (False, False, True)
 
