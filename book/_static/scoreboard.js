@@ -3,7 +3,7 @@
 addEventListener("DOMContentLoaded", () => {
   const form = document.querySelector("form.claims-filter");
   if (!form) return;
-  const FEW = 30; // so many rows are shown at once
+  const FEW = 40; // so many rows are shown at once
   const said = form.querySelector("output");
   const groups = [...document.querySelectorAll(".scoreboard details")];
   const claims = [...document.querySelectorAll(".scoreboard li")];

@@ -115,15 +115,19 @@ class Claim:
     @property
     def disagrees(self) -> bool:
         """Whether the paper's text and its own plot differ by more than rounding and a tenth. A
-        text that gives a bound, as in "more than 0.3", agrees with a plot beyond it."""
-        if (
-            self.text is None
-            or self.plot is None
-            or (self.text in self.rule.values() and self.side(self.plot) == "keeps")
-        ):
+        text that gives a bound, as in "more than 0.3", or says that there is no difference, agrees
+        with a plot that keeps the claim's rule."""
+        if self.text is None or self.plot is None:
+            return False
+        if self.text in (0, *self.rule.values()) and self.side(self.plot) == "keeps":
             return False
         decimals = len(f"{self.text:g}".partition(".")[2])
         return abs(self.text - self.plot) > max(0.5 * 10**-decimals, 0.1 * abs(self.text))
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the paper's text says without a number what its own plot does not show."""
+        return self.text is None and self.plot is not None and self.side(self.plot) != "keeps"
 
     def measure(self, rows: pd.DataFrame) -> float | None:
         """The measurement on rows of one trial (or of the paper); None where they lack it."""

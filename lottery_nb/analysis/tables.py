@@ -261,7 +261,9 @@ def _summary(
             ):
                 shrank.setdefault(fact, []).append(line.recipe.network)
         only = f" ({', '.join(lines)})" if len(set(scales.values())) > 1 else ""
-        said.append(f"scale     {each}: {'shrunk to' if shrank else 'nothing shrunk'}{only}")
+        said.append(
+            f"scale     {each}: {'shrunk to' if shrank else 'as in the plan, nothing shrunk'}{only}"
+        )
         for fact, of in shrank.items():
             of = [network for network in networks if network in of]
             said.append(

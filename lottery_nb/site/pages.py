@@ -72,7 +72,8 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
             line.recipe.at(scales[label]).iterations * table[table.line == label].node.nunique()
             for label, line in notebook.plan.items()
         )
-        trials = table.groupby("line").trial.nunique()
+        pruned = table[(table["round"] > 1) | (table.groupby("line")["round"].transform("max") < 2)]
+        trials = pruned.groupby(["line", "round"]).trial.nunique()  # many share a dense network
         few, many = int(trials.min()), int(trials.max())
         data = " and ".join(sorted(set(nodes.data.dropna()), reverse=True))
         for name, known_as in DATA.items():
@@ -180,17 +181,24 @@ def built(when: datetime, commit: str) -> str:
     )
 
 
-def scope(iterations: tuple[int, int]) -> str:
-    """What was run for the book, and how much of the paper's programme that is, in a sentence;
-    iterations: ours and the paper's."""
-    nodes, (ours, theirs) = results.committed().trainings, iterations
+def scope(shown: int, ours: int, theirs: int) -> str:
+    """What was run for the book, and how much of the paper's programme that is, in three sentences;
+    shown: trainings that figures show; ours, theirs: their iterations, and those of the paper's."""
+    nodes = results.committed().trainings
     days = sorted(set(nodes.started.astype(str).str[:10]))
     return (
         f"**What was run:** {len(nodes):,} trainings between {days[0]} and {days[-1]}, "
-        f"{nodes.seconds.sum() / 3600:.0f} hours of computing on one or two processor cores. That "
-        f"is {_share(ours / theirs)} of the {theirs / 1e9:.1f} billion iterations behind the "
-        "paper’s figures.\n"
+        f"{_computed(nodes)}. The paper’s figures show {shown:,} of them: that is "
+        f"{_share(ours / theirs)} of the {theirs / 1e9:.1f} billion iterations behind the paper’s "
+        "own.\n"
     )
+
+
+def _computed(nodes: pd.DataFrame) -> str:
+    """Where and how long trainings ran, in words; nodes: with `seconds` and `device`."""
+    on_gpu = ~nodes.device.str.contains("thread")
+    hours = f"in {nodes.seconds[~on_gpu].sum() / 3600:.0f} hours of one processor thread"
+    return f"{on_gpu.sum():,} of them on a GPU, the others {hours}" if on_gpu.any() else hours
 
 
 def coverage(
@@ -207,9 +215,8 @@ def coverage(
     return (
         f"Of the {len(remaining)} figures {len(tables)} are trained on the real data, {len(parts)} "
         f"of them in part ({named}){rest} "
-        f"and one needs no training. Behind them stand {len(nodes):,} different trainings, "
-        f"{nodes.seconds.sum() / 3600:.0f} hours "
-        "of one or two processor threads.\n"
+        "and one needs no training. Behind the whole book, with its studies and chapters, stand "
+        f"{len(nodes):,} different trainings, {_computed(nodes)}.\n"
     )
 
 
@@ -253,12 +260,31 @@ def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
                     f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | "
                     f"{claim.show(claim.text)} | {claim.show(claim.plot)} | {ours} | {nearer} |"
                 )
-    head = [
+    return _numbers(
         "| figure | claim | text | plot | ours | ours is nearer to |",
         "| --- | --- | ---: | ---: | ---: | --- |",
+        *rows.values(),
+    )
+
+
+def contradictions(sheets: dict[Notebook, pd.DataFrame]) -> str:
+    """The claims that the paper makes without a number and that its own plot contradicts, with
+    ours, as Markdown."""
+    rows = [
+        f"| {{ref}}`{figure.number} <{figure.name}>` | {row.claim.says} | "
+        f"{row.claim.show(row.claim.plot)} | "
+        f"{'–' if row.outcome == 'not tested' else row.claim.show(row.ours)} |"
+        for figure, sheet in sheets.items()
+        for row in sheet.itertuples()
+        if row.claim.is_contradicted
     ]
+    return _numbers("| figure | claim | plot | ours |", "| --- | --- | ---: | ---: |", *rows)
+
+
+def _numbers(*lines: str) -> str:
+    """A Markdown table in which no number stands apart from its unit."""
     return (
-        "\n".join([*head, *rows.values(), ""])
+        "\n".join([*lines, ""])
         .replace(" %", "\N{NO-BREAK SPACE}%")
         .replace(" points", "\N{NO-BREAK SPACE}points")
     )

@@ -3,6 +3,7 @@ of it, its numbers. Made in the notebook's own kernel, while its picture and its
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import ceil
@@ -16,7 +17,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import Bbox
 
-from ..analysis import results
+from ..analysis import claims, results
 from . import pages, plots
 from .notebooks import Notebook, named
 from .pages import PAGES
@@ -106,6 +107,17 @@ def _four_in_a_row(picture: Figure) -> Iterator[None]:
         ax.yaxis.label.set_size(size)
 
 
+def _asked(name: str) -> str:
+    """The quantity that most claims of a notebook are about, as panels have it in their titles;
+    "" where it has none."""
+    about = Counter(
+        claim.of["metric"]
+        for claim in (*claims.load(), *claims.load(claims.LATER))
+        if claim.notebook == name
+    )
+    return plots.LABELS.get(max(about, key=about.__getitem__), "").lower() if about else ""
+
+
 def _bars(picture: Figure) -> list[Axes]:
     """Its colour bars, each of which belongs to a panel."""
     return [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
@@ -114,7 +126,8 @@ def _bars(picture: Figure) -> list[Axes]:
 def _panels(picture: Figure, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
     put them side by side or one below the other; the title of each, and what can be read off it.
-    The picture's layout must be done and over. The first is the gallery's picture too."""
+    The picture's layout must be done and over. The first that shows what most of its claims are
+    about is the gallery's picture too."""
     inches = picture.dpi_scale_trans.inverted()
     for legend in list(picture.legends):  # one no wider than a panel in its place
         legend.remove()
@@ -137,6 +150,8 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
     of_axes = [box for part, box in zip(parts, boxes) if part[0] not in legends]
     widest, highest = max(box.width for box in of_axes), max(box.height for box in of_axes)
     panels = []
+    titles = [part[0].get_title(loc="left").lower() for part in parts if part[0] not in legends]
+    small = 1 + next((i for i, title in enumerate(titles) if _asked(name) in title), 0)
     for number, (part, box) in enumerate(zip(parts, boxes), 1):
         for each in everything:
             each.set_visible(each in part)
@@ -149,7 +164,7 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
         path = PAGES / f"{name}-{kind}{number}.svg"
         picture.savefig(path, bbox_inches=box, metadata={"Date": None})
         path.write_bytes(plots.lighter(path.read_bytes()))
-        if number == 1:
+        if number == small:
             picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
         if part[0] in legends:
             panels.append(pages.Panel(path, "Legend", []))

@@ -98,6 +98,7 @@ UNTRAINED = "not trained at this scale yet"
 INK = "#333333"  # of what a claim measures
 # Percent: a network of ten classes below it has learnt nothing, and no axis makes room for it
 LEARNED = 20
+FAR = 2.5  # times the end of our training, above which a panel of early stops shows nothing
 BEHIND = {"linewidth": 1.0, "alpha": 0.6, "zorder": 0.6, "gid": "paper"}  # the paper's mean
 STYLE = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "font.size": 9,
@@ -233,6 +234,11 @@ def metric_vs_density(
     LotteryError
         For a `paper` that plots no curves.
     """
+
+    def called(name: str) -> str:
+        label = name.removeprefix(network).strip() or bare
+        return label.strip("()") if label.startswith("(") else label
+
     factor = _factor(metric)
     known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
     names = [name for name in known if _is_of(name, network)]
@@ -254,9 +260,7 @@ def metric_vs_density(
         unit = weights[name] / 1000 if weights else 100
         conditions = table.attrs.get("conditions", {})
         look = _look(i, names, ordered, paired, conditions, told_apart)
-        label = name.removeprefix(network).strip() or bare
-        label = label.strip("()") if label.startswith("(") else label
-        label += _at_scale(table, name)
+        label = called(name) + _at_scale(table, name)
         behind = theirs[theirs.line == name].sort_values("density")
         _behind(
             ax,
@@ -287,14 +291,17 @@ def metric_vs_density(
             if learned.quantile(0.25) < lowest:
                 low = min(low, learned.quantile(0.1), learned.iloc[0])  # and the line's densest
     if metric.startswith("early_stop_iteration"):
-        _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
         ax.set_ylim(bottom=0)
+        _mark_the_end(ax, table[table.line.isin(lines or names)], factor)
     elif len(theirs) and low - 0.3 > ax.get_ylim()[0]:
         ax.set_ylim(low - 0.3, ax.dataLim.y1 + 0.3)
     _mark_the_diverged(ax, table[table.line.isin(lines or names)], metric, factor, weights)
     _weights_axis(ax) if weights else _density_axis(ax, log)
     if paper and not weights:
-        _mark_the_claim(ax, table, metric, paper, trained.intersection(lines or names), factor)
+        chosen = {
+            each: called(each) for each in names if each in trained.intersection(lines or names)
+        }
+        _mark_the_claim(ax, table, metric, paper, chosen, factor)
     if not trained:
         ax.annotate(
             UNTRAINED,
@@ -1106,7 +1113,10 @@ def legend(
     if None in beside:
         for each in (key, *chain.from_iterable(filter(None, beside))):
             each.remove()
-        put(listed=True)
+        tall = put(listed=True)
+        if at is None:  # the panels keep their height
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(width, height + tall.get_window_extent().height / figure.dpi)
         figure.draw_without_rendering()
     for ax in axes:
         labels.place_mark(ax)
@@ -1349,14 +1359,17 @@ def _mark_the_diverged(
 
 
 def _mark_the_claim(
-    ax: Axes, table: pd.DataFrame, metric: str, figure: str, lines: set[str], factor: float
+    ax: Axes, table: pd.DataFrame, metric: str, figure: str, lines: dict[str, str], factor: float
 ) -> None:
     """The first of the figure's claims that compares two of the panel's points, where it happens:
-    an arrow from what it compares with, and our number."""
-    for row, of, against in _comparisons(table, metric, figure, lines):
+    an arrow from what it compares with, our number, and what that is; lines: what the panel calls
+    them."""
+    for row, of, against in _comparisons(table, metric, figure, set(lines)):
         ends = [_point(table, place, factor) for place in (against, of)]
         if None not in ends and of.get("density") != 1:
-            _draw_arrow(ax, *ends, row.claim.show(row.ours))
+            than = "dense" if against.get("density") == 1 else lines[against["line"]]
+            said = f"{row.claim.show(row.ours)} at {ends[1][0]:.3g} %\nagainst {than}"
+            _draw_arrow(ax, *ends, said)
             return
 
 
@@ -1367,12 +1380,15 @@ def _draw_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], 
     head = {"marker": "^" if y > from_y else "v", "markersize": 4, "markevery": [1]}
     ax.plot([x, x], [from_y, y], color=INK, linewidth=1.0, zorder=5, gid=labels.MARK, **head)
     number = ax.annotate(
-        f"{said} at {x:.3g} %", (x, (y + from_y) / 2), (0, 0), ha="center",
+        said, (x, (y + from_y) / 2), (0, 0), ha="center",
         va="center", textcoords="offset points", fontsize=labels.SIZE, fontweight="bold",
         color=INK, zorder=6, gid=labels.MARK, annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
     )  # fmt: skip
     number.set_in_layout(False)  # `labels.place_mark` moves it into the panel
+    low, high = ax.get_ylim()
+    edge = 0.03 * (high - low)  # the panel shows both ends
+    ax.set_ylim(low and min(low, y - edge, from_y - edge), max(high, y + edge, from_y + edge))
 
 
 def _frame_the_claim(
@@ -1426,16 +1442,23 @@ def _point(table: pd.DataFrame, place: dict, factor: float) -> tuple[float, floa
 
 def _mark_the_end(ax: Axes, table: pd.DataFrame, factor: float) -> None:
     """A line where our training ends, if the paper's goes on: no early stop of ours can lie above
-    it."""
-    ends = table.iteration[table.metric == "test_accuracy_at_end"]
-    if len(ends) and ends.max() * factor < ax.dataLim.y1:
-        ax.axhline(ends.max() * factor, color="#999999", linewidth=0.8, zorder=0.4)
+    it. Of what lies far above it, which would press ours flat, the panel says how far it goes."""
+    iterations = table.iteration[table.metric == "test_accuracy_at_end"]
+    if iterations.empty or iterations.max() * factor >= ax.dataLim.y1:
+        return
+    ends, highest = iterations.max() * factor, ax.dataLim.y1
+    ax.axhline(ends, color="#999999", linewidth=0.8, zorder=0.4)
+    told = [("our training ends", ends, "bottom")]
+    if highest > FAR * ends:
+        ax.set_ylim(top=FAR * ends)
+        told.append((f"the paper: up to {highest:.2g}", FAR * ends, "top"))
+    for said, height, side in told:
         ax.annotate(
-            "our training ends",
-            (1, ends.max() * factor),
+            said,
+            (1, height),
             xycoords=("axes fraction", "data"),
             ha="right",
-            va="bottom",
+            va=side,
             fontsize=7,
             color="#666666",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5},

@@ -49,17 +49,19 @@ def sharing(scale: str) -> tuple[int, int]:
     return sum(map(len, needed)), len(set().union(*needed))
 
 
-def iterations() -> tuple[int, int]:
-    """How many iterations all that the figures show was trained for, and how many the paper's own
-    programme has: each training once, without what it stands on."""
-    held = results.committed()
-    ours = joined(_requests(figure) for figure in figures())
-    theirs = joined(requests_of([figure.plan], "paper") for figure in figures())
-    done = (each.node for each in ours.values() if held.serves(each))
-    return tuple(
-        sum(node.recipe.iterations for node in nodes)
-        for nodes in (done, (each.node for each in theirs.values()))
-    )
+def programme() -> tuple[int, int, int]:
+    """How many trainings the paper's figures show here, their iterations, and those of the paper's
+    own programme: each training once, without what it stands on."""
+    papers = [figure for figure in figures() if figure.plan and not figure.is_added]
+    theirs = joined(requests_of([figure.plan], "paper") for figure in papers)
+    shown: dict[str, int] = {}
+    for figure in papers:
+        table = _table(figure, results.committed())
+        for label, of in table.groupby("line", observed=True):
+            recipe = figure.plan[label].recipe.at(table.attrs["scales"][label])
+            shown |= dict.fromkeys(of.node, recipe.iterations)
+    programme = sum(each.node.recipe.iterations for each in theirs.values())
+    return len(shown), sum(shown.values()), programme
 
 
 def status() -> list[dict]:

@@ -256,6 +256,10 @@ def summary(sheets: Sheets) -> str:
     sheets = of_the_paper(sheets)
     found = claims.counts(sheets.values())
     full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
+    decided = pd.concat(sheets.values())
+    alone = decided[(decided.n == 1) & (decided.outcome != "not tested")].evidence
+    counted = decided[(decided.n == 0) & (decided.outcome != "not tested")]
+    single = {kind: int((alone == kind).sum()) for kind in EVIDENCE}
     untested = [
         claim.scale in NEEDS
         for sheet in sheets.values()
@@ -274,8 +278,11 @@ def summary(sheets: Sheets) -> str:
     return (
         f"Of the paper’s {int(found.to_numpy().sum())} checkable claims, {full.sum()} are tested "
         f"on networks of the paper’s size with at least a fifth of its training: {said(full)}. "
+        f"(One trial decides {single[EVIDENCE[0]] + single[EVIDENCE[1]]} of them; {len(counted)} "
+        "need counting only.) "
         f"Another {reduced.sum()} are tested only on narrower networks or far shorter trainings, "
-        f"which is weaker evidence: {said(reduced)}. {len(untested)} are not tested: "
+        f"which is weaker evidence, {single[EVIDENCE[2]]} of them by one trial: {said(reduced)}. "
+        f"{len(untested)} are not tested: "
         f"{sum(untested)} need the paper’s own scale, {untested.count(False)} are not trained yet."
     )
 
@@ -352,8 +359,8 @@ def page(sheets: Sheets) -> str:
         title = title[:1].upper() + title[1:]
         groups.append(
             f'<div class="figure-claims"><details id="{figure.name}-claims"><summary>'
-            f"{escape(number)}</summary>\n"
-            f'<p><a href="figures/{figure.name}.html">{escape(title)}</a></p>\n'
+            f"{escape(number)} <small>{escape(title)}</small></summary>\n"
+            f'<p><a href="figures/{figure.name}.html">{escape(figure.title)}</a></p>\n'
             f'{rows(sheet, networks)}\n</details><p class="marks">{marks}</p></div>'
         )
     options = {

@@ -356,7 +356,7 @@ def test_a_claim_is_marked_where_it_happens(monkeypatch):
     assert arrow.get_ydata() == pytest.approx([means[0] / 1000, means[7] / 1000])
     assert arrow.get_xdata() == pytest.approx([21.07, 21.07], abs=0.01)
     number, unit = text.get_text().split(" ", 1)
-    assert unit == "% at 21.1 %"
+    assert unit == "% at 21.1 %\nagainst dense"
     # The claim's is the mean over trials of their ratios.
     assert float(number.replace("−", "-")) == pytest.approx(100 * (means[7] / means[0] - 1), abs=6)
     where = text.get_window_extent()
