@@ -111,6 +111,8 @@ def _shares(values: np.ndarray, of: int) -> list[tuple[float, float]]:
 def _histogram(
     values: np.ndarray, span: tuple[float, float], bins: int
 ) -> list[tuple[float, float]]:
+    if not len(values):
+        return []
     counts, edges = np.histogram(values, bins, span)
     width = edges[1] - edges[0]
     return [

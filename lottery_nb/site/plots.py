@@ -8,7 +8,7 @@ Everything takes the tidy table of `run`. Densities are drawn as percentages, ac
 
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, cycle
 from textwrap import fill
 from typing import Any
 
@@ -342,7 +342,12 @@ def metric_vs_number(
         points = _spread(rows[rows["round"] == r], "x", _factor(metric))
         bars = _bars(points)
         label = f"{100 * points.density.iloc[0]:.1f} % of the weights"
-        look = {"color": COLOURS[i], "marker": MARKERS[i], "elinewidth": 0.8, "capsize": 1.5}
+        look = {
+            "color": COLOURS[i % 8],
+            "marker": MARKERS[i % 8],
+            "elinewidth": 0.8,
+            "capsize": 1.5,
+        }
         bar = ax.errorbar(points.x, points["mean"], bars, label=label, **look)
         keep(ax, Drawn(label, bar, points, none))
 
@@ -762,7 +767,8 @@ def accuracy_at_checkpoints(table: pd.DataFrame, accuracy: str, **how) -> Figure
             name = f"Ours: {LABELS[accuracy].lower()}" if apart else LABELS[accuracy]
             ax.set_title(f"{name} after {reached.max():,} iterations")
         if apart:
-            _mark_the_claim(ax, table, metric, how["paper"], set(table.line), _factor(metric))
+            lines = {line: line for line in table.line.unique()}
+            _mark_the_claim(ax, table, metric, how["paper"], lines, _factor(metric))
             _papers_alone(table, axes[2 * i + 1], metric, **how)
             axes[2 * i + 1].set_title(f"The paper: {LABELS[accuracy].lower()}, {MOMENTS[moment]}")
     legend(figure, ours, at=None if apart else axes[3], untrained=_untrained(table))
@@ -844,8 +850,10 @@ def distribution(
         _say(ax, f"round {r}: not at this scale")
         return
     heights = []
-    for name, colour in zip(shown, COLOURS):
+    for name, colour in zip(shown, cycle(COLOURS)):
         mine = rows[rows.line == name]
+        if mine.empty:
+            continue
         metric = mine.metric.iloc[0]
         ours = mine.groupby("x", as_index=False).value.agg(["mean", "min", "max"])
         filled = ours.index[ours["max"] > 0]
@@ -866,14 +874,16 @@ def distribution(
             ours.x, ours["min"], ours["max"], step="mid", color=colour, alpha=0.15, linewidth=0
         )
         heights += [*ours["mean"]]
-    ax.set_xlabel(LABELS[metric.split()[0]])
+    ax.set(xlabel=LABELS[metric.split()[0]], ylabel="Probability density")
     ax.set_ylim(bottom=0)
     *_, second, highest = sorted(heights)
     if highest > 2 * second:  # a spike, which would flatten all else
         ax.set_ylim(top=1.6 * second)
         ax.annotate(
-            f" up to {highest:.0f}",
-            (ours.x.iloc[0], 1.6 * second),
+            f"up to {highest:.0f}",
+            (1, 1),
+            xycoords="axes fraction",
+            ha="right",
             va="top",
             fontsize=7,
             color="#666666",
@@ -941,7 +951,7 @@ def against_dense(
     styles = [(ticket, 0, "dense network", "#555555", "-")]
     styles += [
         (line, r, table.control[table.line == line].iloc[0], *look)
-        for line, look in zip(lines, zip(COLOURS, DASHES))
+        for line, look in zip(lines, cycle(zip(COLOURS, DASHES)))
         if r
     ]
     for line, round_, label, colour, dash in styles:
