@@ -97,6 +97,14 @@ def test_the_end_of_a_shorter_training_is_marked(table):
     assert "our training ends" in [text.get_text() for text in ax.texts]
 
 
+def test_what_lies_far_above_our_training_does_not_press_it_flat(table):
+    _, [ax] = plots.panels(1, 1)
+    plots.early_stop_vs_density(table, ax, paper="fig04")
+    ends = table.iteration[table.metric == "test_accuracy_at_end"].iloc[0] / 1000
+    assert ax.get_ylim() == (0, pytest.approx(plots.FAR * ends))
+    assert "the paper: up to 38" in [text.get_text() for text in ax.texts]
+
+
 def test_colours_stay_with_their_lines(table):
     _, [both, one] = plots.panels(1, 2)
     plots.accuracy_vs_density(table, both)
@@ -212,6 +220,9 @@ def test_distributions():
     assert missing.texts[0].get_text() == "round 8: not at this scale"
     assert said(key.get_legend()) == ["thin: the paper"]
     assert beside(first) == {"first hidden layer", "second hidden layer", "output layer"}
+    _, [ax] = plots.panels(1, 1)
+    plots.distribution(table, ax, ["not trained", "output layer"], 0)
+    assert len(ax.lines) == 1, "a line that is not trained is left out"
 
 
 METRICS = ["early_stop_iteration", "val_accuracy_at_early_stop"]
@@ -450,8 +461,10 @@ def test_names_stand_beside_lines_in_every_panel_or_in_none():
             told = pd.DataFrame({"x": [0, 1], "mean": [i, i], "trained": [1, 1]})
             readings.keep(ax, readings.Drawn(str(i), line, told, told[:0]))
     plots.legend(figure, [room, none])
-    assert len(figure.legends) == 1
+    [key] = figure.legends
     assert not room.texts and not none.texts
+    height = figure.get_size_inches()[1] - key.get_window_extent().height / figure.dpi
+    assert height == pytest.approx(2.7), "it takes no room from the panels"
 
 
 def test_pairs_share_a_colour_and_differ_in_dash(table):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lottery_nb.analysis import claims
+from lottery_nb.runs.store import ROOT
 from lottery_nb.site import progress, scoreboard
 
 ROW = {
@@ -115,6 +116,18 @@ def test_bar_and_summary_count_every_claim_once(sheets):
     for evidence, outcome in (("reduced network", "reproduced"), ("", "not tested")):
         where = f"#outcome={outcome}" + f"&evidence={evidence}" * bool(evidence)
         assert where.replace(" ", "%20").replace("&", "&amp;") in bar
+
+
+def test_no_page_quotes_a_claim_that_is_not_tested(sheets):
+    """Its number would be a dash in the middle of a sentence."""
+    outcomes = pd.concat(sheets.values()).set_index("id").outcome
+    quoted = {
+        (page.name, claim)
+        for page in (ROOT / "book").glob("*.md")
+        for claim in re.findall(r"ipynb::(fig[\w.-]+):s`", page.read_text())
+    }
+    assert len(quoted) > 50
+    assert not {each for each in quoted if outcomes[each[1]] == "not tested"}
 
 
 def test_the_table_by_network_counts_all_claims_about_trainings(sheets):
