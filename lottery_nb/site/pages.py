@@ -130,7 +130,7 @@ def gallery(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
             if figure.number in numbers
         ]
         if cards:
-            said += [f"## {question}", "", "::::{grid} 1 2 2 3", ":gutter: 3", "", *cards]
+            said += [f"## {question}", "", "::::{grid} 1 2 2 2", ":gutter: 3", "", *cards]
             said += ["::::", ""]
     return "\n".join(said)
 
@@ -143,7 +143,7 @@ def chapters(sheets: dict[Notebook, pd.DataFrame], pictures: Path) -> str:
     said = ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
     return "\n".join(
         [
-            "::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", "",
+            "::::{grid} 1 2 2 2", ":gutter: 3", "", *cards, "::::", "",
             f"Of the {counted.sum()} claims of these chapters, counted apart from the paper’s: "
             f"{said}.", "",
         ]
