@@ -240,10 +240,12 @@ def metric_vs_density(
         return label.strip("()") if label.startswith("(") else label
 
     factor = _factor(metric)
-    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line])
+    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line.unique()])
     names = [name for name in known if _is_of(name, network)]
     told_apart = lines or names
-    trained = {name for name in table.line if name in names and (not lines or name in lines)}
+    trained = {
+        name for name in table.line.unique() if name in names and (not lines or name in lines)
+    }
     if trained:  # what is not is told in words, by `legend`
         lines = [name for name in lines or names if name in trained]
     ax.set_title(network.strip() or LABELS.get(metric, metric))
@@ -557,7 +559,7 @@ def by_network(table: pd.DataFrame, metrics: list[str], networks: list[str], **h
         metrics = ["early_stop_iteration", "test_accuracy_at_early_stop"]
         plots.by_network(table, metrics, ["Conv-2"], paper="fig05")
     """
-    trained = set(table.line)
+    trained = set(table.line.unique())
     shown = [n for n in networks if any(_is_of(line, n) for line in trained)] or networks
     figure, axes = panels((len(shown) * len(metrics) + 1) // 2, 2)
     wanted = [(network, metric) for network in shown for metric in metrics]
@@ -616,10 +618,10 @@ def sweep(
     LotteryError
         For a `paper` that plots no curves.
     """
-    networks, trained = networks or [""], set(table.line)
+    networks, trained = networks or [""], set(table.line.unique())
     shown = [n for n in networks if any(_is_of(line, n) for line in trained)] or networks
     columns = 1 if table.attrs["scale"] == "smoke" else 2
-    known = list(dict.fromkeys([*table.attrs.get("lines", ()), *table.line]))
+    known = list(dict.fromkeys([*table.attrs.get("lines", ()), *table.line.unique()]))
     most = max(sum(_is_of(name, network) for name in known) for network in shown)
     compared = columns == 2 and len(shown) == 1 and not table.attrs.get("narrower")
     rows_of_panels = 2 * len(shown) + compared
@@ -781,7 +783,7 @@ def _papers_alone(table: pd.DataFrame, ax: Axes, metric: str, paper: str, **how)
     theirs = _papers(table, paper, metric).drop_duplicates(["line", "round"])
     for i, name in enumerate(names):
         points = theirs[(theirs.line == name)].sort_values("density")
-        if name not in set(table.line) or points.empty:
+        if name not in set(table.line.unique()) or points.empty:
             continue
         conditions = table.attrs.get("conditions", {})
         ordered, paired = how.get("ordered", False), how.get("paired", False)
@@ -1134,7 +1136,7 @@ def legend(
 
 def _untrained(table: pd.DataFrame) -> list[str]:
     """The lines that are not trained yet, unless none is trained at all."""
-    trained = set(table.line)
+    trained = set(table.line.unique())
     return [line for line in table.attrs["lines"] if trained and line not in trained]
 
 
@@ -1238,8 +1240,8 @@ def _papers(table: pd.DataFrame, figure: str | None, metric: str) -> pd.DataFram
 
 def _at_scale(table: pd.DataFrame, line: str) -> str:
     """What to add to a line's name: its scale, where a figure has lines at several."""
-    scales = dict(zip(table.line, table.scale))
-    return f" ({scales[line]} scale)" if line in scales and len(set(scales.values())) > 1 else ""
+    scales = table.drop_duplicates("line").set_index("line").scale
+    return f" ({scales[line]} scale)" if line in scales and scales.nunique() > 1 else ""
 
 
 def _say(ax: Axes, text: str) -> None:
