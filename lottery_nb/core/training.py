@@ -106,7 +106,7 @@ def arithmetic() -> Iterator[None]:
     are afterwards computed with, and memory is kept for good."""
     threads = torch.get_num_threads()
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    rounds = matmul.allow_tf32, cudnn.allow_tf32
+    tf32 = matmul.allow_tf32, cudnn.allow_tf32
     torch.set_num_threads(THREADS)
     # Adam's moments of a weight without gradient, such as a border pixel's, decay to denormal
     # numbers, with which a CPU trains at two thirds of its speed; only rounding changes.
@@ -119,7 +119,7 @@ def arithmetic() -> Iterator[None]:
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
-        matmul.allow_tf32, cudnn.allow_tf32 = rounds
+        matmul.allow_tf32, cudnn.allow_tf32 = tf32
 
 
 @cache
