@@ -64,6 +64,31 @@ def test_a_control_is_trained_from_a_committed_mask_and_is_the_same(committed, c
     assert main(["store", "verify"]) == 0
 
 
+def test_a_control_that_needs_more_than_the_mask_has_it(committed, monkeypatch):
+    """Training images come with a committed mask; where final weights are needed, the round before
+    is trained."""
+    monkeypatch.setattr(tickets, "CONTROLS", dict(tickets.CONTROLS))
+
+    @tickets.control("as bright", needs=("mask", "initial weights", "training images"))
+    def as_bright(at):
+        bright = 1 + at.images.images.mean()
+        return at.mask, at.with_layers(lambda layer, weight: weight * bright)
+
+    @tickets.control("trained on", needs=("mask", "final weights"))
+    def trained_on(at):
+        return at.mask, at.parent_final
+
+    for control, stands_on in (("as bright", 0), ("trained on", 1)):
+        line = tiny.iterative().with_control(control).at_rounds(2)
+        wanted = requests_of([{control: line}], "paper", 1)
+        before = len(list(Store()))
+        runner.train_missing(wanted, Store(), quiet=True)
+        assert len(list(Store())) - before == 1 + stands_on
+        runner.train_missing(wanted, committed, quiet=True)
+        [key] = wanted
+        assert Store().record(key)["initial"] == committed.record(key)["initial"]
+
+
 @pytest.mark.parametrize("another", [False, True])
 def test_a_stored_dense_network_does_not_ask_for_its_chain_unless_it_is_another(committed, another):
     """Such as where another line has trained it already."""
