@@ -228,6 +228,12 @@ def readable(store: Store, request: Request) -> bool:
     return stored(store, request) and all(other.key in store for other in made_with(request))
 
 
+def on_a_thread(device: str) -> bool:
+    """Whether a training's device is a processor's thread, as `batch.device_name` calls it, and no
+    GPU."""
+    return "thread" in device
+
+
 def besides(requests: Iterable[Request]) -> dict[str, Request]:
     """What is to be trained besides some trainings, so that their rows can be made, by key."""
     return {node.key: Request(node) for request in requests for node in made_with(request)}

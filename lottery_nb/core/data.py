@@ -99,7 +99,8 @@ def load(
     name, and for data that is missing or damaged.
     """
     path = file_of(name)
-    return _load(path, _state(path), name, scaling, validation, split_seed, device)
+    state = _state(path) if path.exists() else ()
+    return _load(path, state, name, scaling, validation, split_seed, device)
 
 
 @lru_cache(maxsize=4)

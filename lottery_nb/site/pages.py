@@ -196,7 +196,7 @@ def scope(shown: int, ours: int, theirs: int) -> str:
 
 def _computed(nodes: pd.DataFrame) -> str:
     """Where and how long trainings ran, in words; nodes: with `seconds` and `device`."""
-    on_gpu = ~nodes.device.str.contains("thread")
+    on_gpu = ~nodes.device.map(results.on_a_thread).astype(bool)
     hours = f"in {nodes.seconds[~on_gpu].sum() / 3600:.0f} hours of one processor thread"
     return f"{on_gpu.sum():,} of them on a GPU, the others {hours}" if on_gpu.any() else hours
 

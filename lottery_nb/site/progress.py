@@ -110,7 +110,7 @@ def remaining(store: Store | None = None) -> Remaining:
             seconds, device = record["seconds"], record["made_of"]["device"]
         else:
             return False
-        if "thread" in device:  # what a GPU took would tell too few hours
+        if results.on_a_thread(device):  # what a GPU took would tell too few hours
             kind = (recipe.network, recipe.width, recipe.precision)
             rates.setdefault(kind, []).append(seconds / recipe.iterations)
         return True
