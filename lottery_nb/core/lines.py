@@ -83,7 +83,7 @@ class Node:
         """The training whose final weights decide this node's mask: none where no training does."""
         needs = control_of(self.control).needs
         counts_its_ticket = "survivor counts" in needs and self.recipe.scope == "global"
-        if self.round == 0 or not ("mask" in needs or counts_its_ticket):
+        if self.round == 0 or not ({"mask", "final weights"} & {*needs} or counts_its_ticket):
             return None
         before = 0 if self.strategy == "one-shot" else self.round - 1
         if before == 0:

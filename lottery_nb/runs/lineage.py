@@ -89,11 +89,11 @@ def merge(store: Store, other: Store) -> dict[str, list[str]]:
     fates: dict[str, str] = {}
     nodes = {}
     for key in other:
-        try:
-            if record := other.record(key):
+        if record := other.record(key):
+            try:
                 nodes[key] = node_of(record)
-        except LotteryError:
-            fates[key] = "of other code"
+            except LotteryError:
+                fates[key] = "of other code"
 
     def bring(key: str) -> str:
         if key not in fates:

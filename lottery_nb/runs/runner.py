@@ -44,8 +44,9 @@ def train_missing(
 
     Another process may be at work in the same store: what it has under its locks is waited for, not
     trained twice. A training that fails is tried once more, by itself; if it fails again, it is
-    reported and the rest goes on. executor: None for this process; watch: called often, and ends
-    the run by raising `Stopped`; quiet: without a bar. Raises FailedTrainings at the end.
+    reported and the rest goes on, but for what is refused with a LotteryError, which ends the run.
+    executor: None for this process; watch: called often, and ends the run by raising `Stopped`;
+    quiet: without a bar. Raises FailedTrainings at the end.
     """
     trained: set[str] = set()
     while pending := with_ancestors(
@@ -101,6 +102,7 @@ class _Run:
         self.under_way: set[Work] = set()
         self.failed: dict[str, int] = {}  # and how many stand on each
         self._tried: Counter = Counter()
+        self._refused: LotteryError | None = None
         self._elsewhere: list[str] = []  # under another process's locks
         self._looked = time.monotonic()
 
@@ -121,11 +123,9 @@ class _Run:
             self._executor.train(work, commit())
 
     def collect(self) -> None:
-        """Store what is finished; raises the LotteryError of a worker, which a second time would
-        not mend."""
+        """Store what is finished. Raises what a worker refuses twice, a LotteryError, once all else
+        that has come is stored."""
         for work, result in self._executor.finished(self._progress):
-            if isinstance(result, LotteryError):
-                raise result
             if isinstance(result, Exception):
                 self._bar.update(-work.moved)
                 for request in work.requests:
@@ -137,6 +137,8 @@ class _Run:
                     self._done(request.node.key, 1 - work.moved / len(work.requests))
             self.under_way.remove(work)
             work.locks.close()
+        if self._refused:
+            raise self._refused
 
     def look_elsewhere(self) -> None:
         """From time to time, try again for what another process had under its locks."""
@@ -183,6 +185,8 @@ class _Run:
         self._tried[key] += 1
         if self._tried[key] < TRIES:
             self.frontier.put_back(key, alone=True)
+        elif isinstance(error, LotteryError):
+            self._refused = error
         else:
             self.failed[key] = self.frontier.give_up(key)
             self._bar.write(_report(request, error), file=sys.stderr)

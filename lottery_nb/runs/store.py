@@ -16,7 +16,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -289,11 +289,23 @@ def digests_of(record: dict) -> dict[str, str]:
     return {name: record[name] for name in ("mask", "weights")}
 
 
-def alone(folder: Path) -> FileLock:
-    """A lock on a committed folder, for a process that reads what it has, adds to it, and writes
-    it; the folder is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a committed folder, which is made, for a process that reads what it has, adds to it, and
+    writes it. Raises LotteryError where it cannot be held."""
+    folder = folder.absolute()
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise LotteryError(
+            f"{error.filename} cannot be written ({error.strerror}): set LOTTERY_RESULTS to a "
+            "folder in one that you can write to"
+        ) from error
+    with lock:
+        lock.release()  # once of the two times that it is held now
+        yield
 
 
 def canonical(record: dict | float) -> bytes:

@@ -101,7 +101,7 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
         "networks": scoreboard.by_network(sheets),
         "scoreboard": scoreboard.page(sheets),
         "disagreements": pages.disagreements(sheets),
-        "contradictions": pages.contradictions(sheets),
+        "contradictions": pages.contradictions(scoreboard.of_the_paper(sheets)),
         "scope": pages.scope(*progress.programme()),
         "coverage": pages.coverage(drawn, left),
         "differences": pages.differences(compared),

@@ -256,10 +256,13 @@ def summary(sheets: Sheets) -> str:
     sheets = of_the_paper(sheets)
     found = claims.counts(sheets.values())
     full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
-    decided = pd.concat(sheets.values())
-    alone = decided[(decided.n == 1) & (decided.outcome != "not tested")].evidence
-    counted = decided[(decided.n == 0) & (decided.outcome != "not tested")]
-    single = {kind: int((alone == kind).sum()) for kind in EVIDENCE}
+    trials = [
+        (row.n, row.evidence)
+        for sheet in sheets.values()
+        for row in sheet[sheet.outcome != "not tested"].itertuples()
+    ]
+    single = {kind: trials.count((1, kind)) for kind in EVIDENCE}
+    counted = sum(n == 0 for n, _ in trials)
     untested = [
         claim.scale in NEEDS
         for sheet in sheets.values()
@@ -278,7 +281,7 @@ def summary(sheets: Sheets) -> str:
     return (
         f"Of the paper’s {int(found.to_numpy().sum())} checkable claims, {full.sum()} are tested "
         f"on networks of the paper’s size with at least a fifth of its training: {said(full)}. "
-        f"(One trial decides {single[EVIDENCE[0]] + single[EVIDENCE[1]]} of them; {len(counted)} "
+        f"(One trial decides {single[EVIDENCE[0]] + single[EVIDENCE[1]]} of them; {counted} "
         "need counting only.) "
         f"Another {reduced.sum()} are tested only on narrower networks or far shorter trainings, "
         f"which is weaker evidence, {single[EVIDENCE[2]]} of them by one trial: {said(reduced)}. "
