@@ -1379,9 +1379,12 @@ def _mark_the_claim(
     for row, of, against in _comparisons(table, metric, figure, set(lines)):
         ends = [_point(table, place, factor) for place in (against, of)]
         if None not in ends and of.get("density") != 1:
-            than = "dense"
-            if against.get("density") != 1:  # "reinit" beside its ticket, not the rate once more
-                than = lines[against["line"]].removeprefix(lines[of["line"]]).strip()
+            if against.get("density") == 1:
+                than = "dense"
+            elif against["line"] == of["line"]:
+                than = f"{ends[0][0]:.3g} %"
+            else:  # "reinit" beside its ticket, not the rate once more
+                than = lines[against["line"]].removeprefix(f"{lines[of['line']]} ")
             said = f"{row.claim.show(row.ours)} at {ends[1][0]:.3g} %\nagainst {than}"
             _draw_arrow(ax, *ends, said)
             return
