@@ -365,7 +365,7 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
         (their mean), `low`, `high`, `n` (how many trials; 0 where trainings are counted, not made),
         `outcome`, one of `OUTCOMES`, and `evidence`, one of `EVIDENCE`, "" where not tested.
     """
-    claims, points, scales_of = _of(figure), {}, {}
+    claims, points, scales_of = of_notebook(figure), {}, {}
     wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
     if wanted and len(table):
         told = table.reindex(columns=["line", "metric", "scale", *POINT])
@@ -424,7 +424,7 @@ def _evidence(scales: set[str], reduced: set[str]) -> str:
 def check(figure: str, lines: Iterable[str]) -> None:
     """Raises LotteryError for a claim of the figure about a line that is none of these."""
     lines = list(lines)
-    for claim in _of(figure):
+    for claim in of_notebook(figure):
         for place in claim.places:
             if place["line"] not in lines:
                 raise LotteryError(
@@ -442,6 +442,7 @@ def counts(sheets: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, list(OUTCOMES), columns)
 
 
-def _of(notebook: str) -> list[Claim]:
+def of_notebook(notebook: str) -> list[Claim]:
+    """The claims of a figure or a chapter, by its name."""
     claims = load(LATER) if notebook.startswith("chapter") else load()
     return [claim for claim in claims if claim.notebook == notebook]

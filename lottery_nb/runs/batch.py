@@ -136,10 +136,7 @@ def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
             tickets.check_initial(
                 began.initial if began else tickets.dense_weights(node), ancestry.initial
             )
-        mask = {
-            name: torch.from_numpy(unpacked(bits, shapes[name]))
-            for name, bits in ancestry.pruned.items()
-        }
+        mask = _masks(ancestry.pruned, shapes)
         with training.arithmetic():
             made = tickets.make(node, origin=began, pruned=mask, images=images)
         return made, ancestry.parents or {}
@@ -232,13 +229,14 @@ def outputs_of(arrays: Arrays) -> Outputs:
         for kind in ("mask", "final", "initial")
     }
     final = {name: torch.from_numpy(array) for name, array in part["final"].items()}
-    mask = {
-        name: torch.from_numpy(unpacked(bits, final[name].shape))
-        for name, bits in part["mask"].items()
-    }
+    mask = _masks(part["mask"], {name: value.shape for name, value in final.items()})
     return Outputs(
         mask, final, {name: torch.from_numpy(array) for name, array in part["initial"].items()}
     )
+
+
+def _masks(packed: Arrays, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(unpacked(bits, shapes[name])) for name, bits in packed.items()}
 
 
 @cache

@@ -303,9 +303,10 @@ def alone(folder: Path) -> Iterator[None]:
             f"{error.filename} cannot be written ({error.strerror}): set LOTTERY_RESULTS to a "
             "folder in one that you can write to"
         ) from error
-    with lock:
-        lock.release()  # once of the two times that it is held now
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def canonical(record: dict | float) -> bytes:

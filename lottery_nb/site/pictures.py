@@ -110,11 +110,7 @@ def _four_in_a_row(picture: Figure) -> Iterator[None]:
 def _asked(name: str) -> str:
     """The quantity that most claims of a notebook are about, as panels have it in their titles;
     "" where it has none."""
-    about = Counter(
-        claim.of["metric"]
-        for claim in (*claims.load(), *claims.load(claims.LATER))
-        if claim.notebook == name
-    )
+    about = Counter(claim.of["metric"] for claim in claims.of_notebook(name))
     return plots.LABELS.get(max(about, key=about.__getitem__), "").lower() if about else ""
 
 

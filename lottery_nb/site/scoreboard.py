@@ -252,7 +252,7 @@ def of_the_paper(sheets: Sheets) -> Sheets:
 
 
 def summary(sheets: Sheets) -> str:
-    """How much of the paper reproduces, in two sentences."""
+    """How much of the paper reproduces, and on what evidence, in a few sentences."""
     sheets = of_the_paper(sheets)
     found = claims.counts(sheets.values())
     full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
