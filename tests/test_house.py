@@ -35,7 +35,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_point_down(room):
     allowed = ROOMS[: ROOMS.index(room) + 1]
-    for path in (PACKAGE / room).glob("*.py"):
+    for path in (PACKAGE / room).rglob("*.py"):
         ours = {name.split(".")[1] for name in imports(path) if name.startswith("lottery_nb.")}
         assert ours <= {*allowed, "core"}, f"{path} uses {ours - set(allowed)}"
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
@@ -18,7 +17,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 
 from ..analysis import claims, distances, paper, tables
@@ -33,7 +31,6 @@ from .pages import PAGES
 
 PLAYGROUND = FOLDER / "playground.ipynb"
 STATIC = PAGES / "static"  # what pages load that is made here
-FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 PACKAGE = ROOT / "lottery_nb"
 # [Figure 4](fig04_one_shot_and_iterative.ipynb), [a study](study_x.ipynb), [a page](../book/x.md)
 LINK = re.compile(
@@ -299,63 +296,12 @@ def _make_pictures() -> None:
     [figure] = named(["fig04"])
     scale = tables.BEST if figure.committed_scale else "smoke"
     made_of = _made_of([progress.SIMULATED], {"lenet"}, f"{scale} {figure.plan}")
-    _unless_made(
-        PAGES / "first.html",
-        made_of,
-        "page's pictures, and the cluster page's",
-        partial(_draw, figure, scale),
-    )
+    said = "page's pictures, and the cluster page's"
+    _unless_made(PAGES / "first.html", made_of, said, partial(_draw, figure, scale))
 
 
 def _draw(figure: Notebook, scale: str, slider: Path) -> None:
-    from . import plots
+    from . import prose_pictures
 
-    how_long = plots.workers(progress.simulated()["hours"])
-    how_long.savefig(PAGES / "workers.svg", metadata={"Date": None})
-    _hypothesis()
-    _first_picture(figure, scale, slider)
-
-
-def _first_picture(figure: Notebook, scale: str, beside: Path) -> None:
-    """The intro's picture, two panels of Figure 4's iterative lines, and its slider."""
-    from . import plots, widgets
-
-    lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
-    with _sources(figure), redirect_stdout(None):
-        table = tables.run(lines, scale=scale, figure=figure.name)
-    picture, axes = plots.panels(1, 2)
-    plots.early_stop_vs_density(table, axes[0], paper=figure.name)
-    plots.accuracy_vs_density(table, axes[1], paper=figure.name)
-    plots.legend(picture, axes)
-    picture.savefig(PAGES / "first.svg", metadata={"Date": None})
     with _sources(figure):
-        slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
-    beside.write_text(slider._repr_html_() if slider else "")
-
-
-def _hypothesis() -> None:
-    """The intro's five pictures of what the hypothesis says: a drawing, nothing is trained for
-    it."""
-    import matplotlib.pyplot as plt
-
-    from . import plots
-
-    draw = np.random.default_rng(4)
-    shapes = ((5, 4), (5, 5), (3, 5))
-    initial, moves, fresh = (
-        [draw.uniform(0.1, 0.8, shape) * draw.choice((-1, 1), shape) for shape in shapes]
-        for _ in range(3)
-    )
-    trained = [0.6 * weights + 0.5 * move for weights, move in zip(initial, moves)]
-    masks = [abs(weights) >= np.quantile(abs(weights), 0.6) for weights in trained]
-    pictures = {
-        "drawn": initial,
-        "trained": trained,
-        "pruned": [weights * mask for weights, mask in zip(trained, masks)],
-        "reset": [weights * mask for weights, mask in zip(initial, masks)],
-        "reinitialised": [weights * mask for weights, mask in zip(fresh, masks)],
-    }
-    for name, weights in pictures.items():
-        picture = plots.network(weights)
-        picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
-        plt.close(picture)
+        prose_pictures.draw(figure, scale, slider)

@@ -95,12 +95,13 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
 
 
 class Panel(NamedTuple):
-    """A panel of a picture: its file, its title, and what a reader who points at it is told, see
-    `readings.readings`."""
+    """A panel of a picture: its file, its title, what a reader who points at it is told, see
+    `readings.readings`, and whether it begins a row of its own."""
 
     path: Path
     title: str
     readings: list[dict]
+    begins_row: bool = False
 
 
 def panels(notebook: Notebook, drawn: list[Panel]) -> str:
@@ -108,7 +109,10 @@ def panels(notebook: Notebook, drawn: list[Panel]) -> str:
     if not drawn:
         return ""
     said = [f"{notebook.alt} First panel: {drawn[0].title}", *(panel.title for panel in drawn[1:])]
-    images = [f"![{alt}]({panel.path.name})" for panel, alt in zip(drawn, said)]
+    row = '<span class="row-of-panels"></span>'
+    images = [
+        f"{row * panel.begins_row}![{alt}]({panel.path.name})" for panel, alt in zip(drawn, said)
+    ]
     told = json.dumps([panel.readings for panel in drawn], separators=(",", ":"))
     script = f'<script type="application/json" class="readings">{told}</script>'
     return "\n".join([":::{div} panels", *images, "", "```{raw} html", script, "```", ":::"])

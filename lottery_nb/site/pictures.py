@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from math import ceil
 from textwrap import fill
 
@@ -18,9 +19,10 @@ from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import Bbox
 
 from ..analysis import claims, results
-from . import pages, plots
+from . import pages
 from .notebooks import Notebook, named
 from .pages import PAGES
+from .plots import maps, style
 from .readings import key_of, readings
 
 SHORT = 20  # letters of a legend's entry, of which a panel has room for two side by side
@@ -60,7 +62,7 @@ def keep(name: str, table: pd.DataFrame) -> None:
         if not notebook.is_study:
             panels = _panels(picture, name)
     glance = "" if notebook.is_study else pages.glance(notebook, table)
-    told = [(str(panel.path), panel.title, panel.readings) for panel in panels]
+    told = [(str(path), *rest) for path, *rest in panels]
     print(json.dumps({"kinds": kinds, "panels": told, "glance": glance}))
 
 
@@ -111,12 +113,12 @@ def _asked(name: str) -> str:
     """The quantity that most claims of a notebook are about, as panels have it in their titles;
     "" where it has none."""
     about = Counter(claim.of["metric"] for claim in claims.of_notebook(name))
-    return plots.LABELS.get(max(about, key=about.__getitem__), "").lower() if about else ""
+    return style.LABELS.get(max(about, key=about.__getitem__), "").lower() if about else ""
 
 
 def _bars(picture: Figure) -> list[Axes]:
     """Its colour bars, each of which belongs to a panel."""
-    return [ax for ax in picture.axes if (ax.get_gid() or "").startswith(plots.BAR_OF)]
+    return [ax for ax in picture.axes if (ax.get_gid() or "").startswith(maps.BAR_OF)]
 
 
 def _panels(picture: Figure, name: str) -> list[pages.Panel]:
@@ -131,15 +133,18 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
         columns = 2 if max(map(len, key["labels"])) <= SHORT else 1
         picture.legend(**key, loc="lower left", ncols=columns)
     bars = _bars(picture)
+    blank = [ax for ax in picture.axes if not ax.axison and ax.get_legend() is None]
+    after_blank = [ax for before, ax in pairwise(picture.axes) if before in blank]
     parts = [
-        [ax, *(bar for bar in bars if bar.get_gid() == f"{plots.BAR_OF}{number}")]
+        [ax, *(bar for bar in bars if bar.get_gid() == f"{maps.BAR_OF}{number}")]
         for number, ax in enumerate(picture.axes)
-        if ax not in bars
+        if ax not in [*bars, *blank]
     ]
     parts += [[legend] for legend in picture.legends]
     everything = [*picture.axes, *picture.legends]
     legends = {legend: legend for legend in picture.legends}
-    legends |= {ax: ax.get_legend() for ax in picture.axes if not ax.axison}  # in place of a panel
+    in_place = [ax for ax in picture.axes if not ax.axison and ax not in blank]  # of a panel
+    legends |= {ax: ax.get_legend() for ax in in_place}
     boxes = [
         Bbox.union([legends.get(each, each).get_tightbbox() for each in part]) for part in parts
     ]
@@ -159,7 +164,7 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
         kind = "map" if len(part) > 1 else "panel"
         path = PAGES / f"{name}-{kind}{number}.svg"
         picture.savefig(path, bbox_inches=box, metadata={"Date": None})
-        path.write_bytes(plots.lighter(path.read_bytes()))
+        path.write_bytes(style.lighter(path.read_bytes()))
         if number == small:
             picture.savefig(PAGES / f"{name}-small.png", dpi=100, bbox_inches=box)
         if part[0] in legends:
@@ -167,5 +172,6 @@ def _panels(picture: Figure, name: str) -> list[pages.Panel]:
             continue
         shown = box.transformed(picture.dpi_scale_trans)
         title = part[0].get_title(loc="left")
-        panels.append(pages.Panel(path, title, readings(part[0], shown)))
+        begins = part[0] in after_blank
+        panels.append(pages.Panel(path, title, readings(part[0], shown), begins))
     return panels

@@ -16,7 +16,8 @@ from ..core.networks import initialise
 from ..core.recipes import Recipe
 from ..core.seeds import generator
 from ..core.tickets import Ticket
-from . import plots
+from .plots.style import COLOURS as BOOK
+from .plots.style import CONDITIONS
 
 TRAINING, VALIDATION = 1000, 500  # digits, as many of each class
 KEPT = 0.135  # of the hidden layer's connections, in the recorded race
@@ -31,13 +32,13 @@ RECIPE = Recipe(
     prune_fc=1 - KEPT,
     prune_output=(1 - KEPT) / 2,
 )
-GREY = plots.COLOURS[7]
+GREY = BOOK[7]
 # What the lab calls its networks, and their colours in the whole book
 COLOURS = {
     "dense": GREY,
-    "random": plots.CONDITIONS["iterative", "random sparse"][0],
-    "reinit": plots.CONDITIONS["iterative", "random reinit"][0],
-    "ticket": plots.CONDITIONS["iterative", "winning ticket"][0],
+    "random": CONDITIONS["iterative", "random sparse"][0],
+    "reinit": CONDITIONS["iterative", "random reinit"][0],
+    "ticket": CONDITIONS["iterative", "winning ticket"][0],
 }
 Curves = dict[str, list[tuple[int, float]]]  # {network: (iteration, accuracy)}
 

@@ -23,6 +23,7 @@ from ..core.errors import LotteryError, Stopped
 from ..core.recipes import lenet
 from . import plots
 from .notebooks import ROUNDS
+from .plots import style
 
 OPENS_AT = 0.21  # the density of a slider's first frame: where tickets are at their best
 NUMBERS = ("early_stop_iteration", "test_accuracy_at_early_stop")
@@ -242,7 +243,7 @@ def _slider(
             plots.against_dense(table, ax, ticket, lines, r, curve, theirs)
             ax.set_title(ticket if len(groups) > 1 else "")
             plots.legend(figure, [ax], listed=True)
-            what = f"{ticket}: {plots.LABELS[curve]} over iterations at {name}"
+            what = f"{ticket}: {style.LABELS[curve]} over iterations at {name}"
             pictures[f"{what}, beside the dense network"] = _svg(figure, laid_out)
         if len(mapped):
             figure, [ax] = plots.panels(1, 1)
@@ -270,7 +271,7 @@ def _svg(figure: Figure, laid_out: dict[tuple, list[Bbox]]) -> bytes:
     with plt.rc_context(LETTERS):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return plots.lighter(drawn.getvalue())
+    return style.lighter(drawn.getvalue())
 
 
 def _groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -306,7 +307,7 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
                 & (theirs.metric == metric)
                 & (theirs["round"] == mine["round"].iloc[0])
             ]["mean"]
-            label = plots.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
+            label = style.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
             row[label] = number(values.mean(), metric)
             if len(values) > 1:
                 low, high = (number(value, metric) for value in (values.min(), values.max()))

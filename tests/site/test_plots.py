@@ -11,7 +11,8 @@ from shared import tiny
 
 from lottery_nb import run
 from lottery_nb.analysis import paper
-from lottery_nb.site import labels, notebooks, pictures, plots, readings
+from lottery_nb.site import notebooks, pictures, plots, readings
+from lottery_nb.site.plots import labels, marks, style
 
 matplotlib.use("agg")
 
@@ -101,7 +102,7 @@ def test_what_lies_far_above_our_training_does_not_press_it_flat(table):
     _, [ax] = plots.panels(1, 1)
     plots.early_stop_vs_density(table, ax, paper="fig04")
     ends = table.iteration[table.metric == "test_accuracy_at_end"].iloc[0] / 1000
-    assert ax.get_ylim() == (0, pytest.approx(plots.FAR * ends))
+    assert ax.get_ylim() == (0, pytest.approx(marks.FAR * ends))
     assert "the paper: up to 38" in [text.get_text() for text in ax.texts]
 
 
@@ -127,8 +128,8 @@ def test_curves():
     np.testing.assert_allclose(ours[1].get_ydata(), 100 * rows.groupby("iteration").value.mean())
     assert ax.get_legend_handles_labels()[1] == ["100.0 %", "51.3 %"]
     plots.legend(figure, [ax, ax], at=key)
-    assert said(key.get_legend()) == ["thin: the paper"]
     assert beside(ax) == {"100.0 %", "51.3 %"}
+    assert not the_papers(ax) and said(key.get_legend()) == [""], "theirs begins after our end"
 
 
 def test_weights_remaining_instead_of_density(table):
@@ -162,7 +163,7 @@ def test_a_diverged_training_is_marked_and_named(table):
     _, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(table, ax)
     [cross] = [line for line in ax.lines if line.get_marker() == "x"]
-    assert cross.get_label() == plots.DIVERGED
+    assert cross.get_label() == marks.DIVERGED
     assert cross.get_xdata()[0] == pytest.approx(64, abs=0.5)
     low, high = ax.get_ylim()
     assert low <= cross.get_ydata()[0] <= high
@@ -235,7 +236,7 @@ def test_a_narrower_network_fades_the_paper_and_its_legend_says_so(table):
     table.attrs["narrower"], table.attrs["lines"] = True, list(table.line.unique())
     figure = plots.by_network(table, METRICS, ["Conv-2"], paper="fig32", ordered=True)
     left, _ = figure.axes
-    assert [line.get_alpha() for line in the_papers(left)] == [plots.BEHIND["alpha"] / 2] * 2
+    assert [line.get_alpha() for line in the_papers(left)] == [style.BEHIND["alpha"] / 2] * 2
     assert said(figure.legends[0]) == [  # one panel's lines lie below it, so all are listed
         "0.0002 (n = 2)",
         "0.0003 (n = 4)",
@@ -252,6 +253,22 @@ def test_what_is_not_trained_takes_words_and_no_panel(table):
     assert len(figure.axes) == 2
     title = figure.legends[0].get_title().get_text()
     assert title.endswith("Not trained yet: Conv-4, Conv-2 other")
+
+
+def test_a_network_begins_a_row(table, tmp_path, monkeypatch):
+    table["line"] = "Conv-2 " + table.line
+    other = table.assign(line=table.line.str.replace("Conv-2", "Conv-4"))
+    both = pd.concat([table, other])
+    both.attrs |= {"lines": list(both.line.unique()), "conditions": {}}
+    figure = plots.by_network(both, [*METRICS, METRICS[1]], ["Conv-2", "Conv-4"])
+    titles = [ax.get_title("left")[:6] for ax in figure.axes]
+    assert titles == ["Conv-2"] * 3 + [""] + ["Conv-4"] * 3 + [""]
+    assert not figure.axes[3].axison and figure.axes[7].get_legend()
+    figure.draw_without_rendering()
+    monkeypatch.setattr(pictures, "PAGES", tmp_path)
+    kept = pictures._panels(figure, "picture")
+    assert [panel.begins_row for panel in kept] == [*[False] * 3, True, *[False] * 3]
+    assert kept[-1].title == "Legend"
 
 
 def test_where_nothing_is_trained_the_papers_curves_stand_alone(table):
@@ -330,7 +347,10 @@ def test_narrower_networks_and_the_papers_have_panels_of_their_own():
     assert len(figure.axes) == 6
     assert not the_papers(ours) and ours.containers
     assert theirs.lines and not theirs.containers
-    assert theirs.get_title("left") == "The paper: test accuracy (%), first checkpoint"
+    assert theirs.get_title("left") == "The paper: test accuracy (%), checkpoint 1"
+    [line] = readings.drawn(theirs)
+    assert (line.name, len(line.points), len(line.papers) > 10) == ("rate 0.1", 0, True)
+    assert beside(theirs) == beside(ours) == {"rate 0.1"}
 
 
 def test_a_legend_tells_n_once_where_all_lines_have_as_many(table):
@@ -417,7 +437,7 @@ def test_no_file_of_a_picture_is_wider_than_a_panel(many, table, tmp_path, monke
     drawn = axes[0].bbox.height * 72 / figure.dpi
     kept = pictures._panels(figure, "picture")
     sizes = {}
-    for path, title, _ in kept:
+    for path, title, *_ in kept:
         said = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text())
         sizes.setdefault(title, tuple(map(float, said.groups())))
     width, height = sizes.pop("Legend")
@@ -574,7 +594,7 @@ def test_a_line_alone_has_the_colour_that_it_has_among_all(table):
     }
     _, [ax] = plots.panels(1, 1)
     plots.accuracy_vs_density(tickets, ax, paired=True)
-    assert ax.containers[0].lines[0].get_color() == plots.COLOURS[1]
+    assert ax.containers[0].lines[0].get_color() == style.COLOURS[1]
 
 
 def test_a_narrower_network_has_its_claim_marked_beside_the_papers_panel(monkeypatch):

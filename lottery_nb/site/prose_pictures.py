@@ -1,0 +1,123 @@
+"""The pictures of prose pages: what the hypothesis says, the first page's figure and its slider,
+and how long the paper's scale takes."""
+
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from ..analysis import tables
+from . import plots, progress, widgets
+from .notebooks import Notebook
+from .pages import PAGES
+from .plots.style import COLOURS, MARKERS, STYLE
+
+FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
+
+
+def draw(figure: Notebook, scale: str, slider: Path) -> None:
+    """Write all of them beside the pages, and the slider to its file; figure: Figure 4."""
+    how_long = _workers(progress.simulated()["hours"])
+    how_long.savefig(PAGES / "workers.svg", metadata={"Date": None})
+    _hypothesis()
+    _first_picture(figure, scale, slider)
+
+
+def _first_picture(figure: Notebook, scale: str, beside: Path) -> None:
+    """The intro's picture, two panels of Figure 4's iterative lines, and its slider."""
+    lines = {label: line for label, line in figure.plan.items() if line.strategy == "iterative"}
+    with redirect_stdout(None):
+        table = tables.run(lines, scale=scale, figure=figure.name)
+    picture, axes = plots.panels(1, 2)
+    plots.early_stop_vs_density(table, axes[0], paper=figure.name)
+    plots.accuracy_vs_density(table, axes[1], paper=figure.name)
+    plots.legend(picture, axes)
+    picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+    slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
+    beside.write_text(slider._repr_html_() if slider else "")
+
+
+def _hypothesis() -> None:
+    """The intro's five pictures of what the hypothesis says: a drawing, nothing is trained for
+    it."""
+    draw = np.random.default_rng(4)
+    shapes = ((5, 4), (5, 5), (3, 5))
+    initial, moves, fresh = (
+        [draw.uniform(0.1, 0.8, shape) * draw.choice((-1, 1), shape) for shape in shapes]
+        for _ in range(3)
+    )
+    trained = [0.6 * weights + 0.5 * move for weights, move in zip(initial, moves)]
+    masks = [abs(weights) >= np.quantile(abs(weights), 0.6) for weights in trained]
+    pictures = {
+        "drawn": initial,
+        "trained": trained,
+        "pruned": [weights * mask for weights, mask in zip(trained, masks)],
+        "reset": [weights * mask for weights, mask in zip(initial, masks)],
+        "reinitialised": [weights * mask for weights, mask in zip(fresh, masks)],
+    }
+    for name, weights in pictures.items():
+        picture = _network(weights)
+        picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
+        plt.close(picture)
+
+
+def _network(weights: list[np.ndarray]) -> Figure:
+    """Draw a small network: a line a weight that is not zero, as wide as the weight is large, in a
+    colour for its sign.
+
+    weights: of each layer, (outputs, inputs), about -1 to 1.
+    """
+    plt.rcParams.update(STYLE)
+    figure, ax = plt.subplots(figsize=(2.2, 1.6), layout="constrained")
+    rows = [weights[0].shape[1], *(len(layer) for layer in weights)]
+    places = [np.linspace(-1, 1, n) * (n - 1) / max(rows) if n > 1 else np.zeros(1) for n in rows]
+    for x, (layer, left, right) in enumerate(zip(weights, places, places[1:])):
+        for (j, i), weight in np.ndenumerate(layer):
+            if weight:
+                colour = COLOURS[0] if weight > 0 else COLOURS[1]
+                ax.plot(
+                    (x, x + 1),
+                    (left[i], right[j]),
+                    color=colour,
+                    linewidth=3 * abs(weight),
+                    solid_capstyle="butt",
+                    zorder=1,
+                )
+    for x, place in enumerate(places):
+        ax.scatter(
+            np.full(len(place), x), place, s=60, color="white", edgecolors="#444444", zorder=2
+        )
+    ax.set_axis_off()
+    return figure
+
+
+def _workers(hours: dict[str, dict]) -> Figure:
+    """How long the paper's scale takes over the number of workers; hours: of each line, as
+    `simulation.hours` returns them."""
+    figure, [ax] = plots.panels(1, 1, height=3.4)
+    figure.set_size_inches(6, 3.4)
+    for i, (name, simulated) in enumerate(hours.items()):
+        counts = [int(count) for count in simulated["on"]]
+        ax.plot(
+            counts, list(simulated["on"].values()), label=name, color=COLOURS[i], marker=MARKERS[i]
+        )
+        ax.plot(
+            counts,
+            [simulated["work"] / count for count in counts],
+            color=COLOURS[i],
+            linestyle=":",
+            linewidth=1,
+        )
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    spans = {"1 hour": 1, "1 day": 24, "1 month": 730, "1 year": 8760, "10 years": 87600}
+    ax.set_yticks(list(spans.values()), list(spans))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("Workers")
+    ax.set_title("Time to train the paper's scale (dotted: work shared evenly)")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
