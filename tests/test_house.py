@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def test_the_core_needs_torch_and_numpy_alone():
     for path in (PACKAGE / "core").glob("*.py"):
         others = {name.split(".")[0] for name in imports(path)} - {"lottery_nb"}
         assert others <= OF_CORE | stdlib_module_names, path
+
+
+def test_all_rooms_are_installed():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
+    assert sorted(told) == sorted(".".join(folder.parts) for folder in folders)
 
 
 def test_no_two_modules_import_each_other():
