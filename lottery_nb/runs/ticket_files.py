@@ -351,48 +351,22 @@ def _write(
     finds = strategy == "iterative" and coming.key in wanted and last + 1 not in kept
     if set(rounds) <= trained and not finds:
         return f"{path}: has all rounds"
-    records = {round: store.needed_record(node.key) for round, node in rounds.items()}
-    fresh = {
-        round: {
-            "round": round,
-            "key": record["key"],
-            "mask": record["mask"],
-            "weights": record["weights"],
-            "parents": record["made_of"]["parents"],
-        }
-        for round, record in records.items()
-    }
-    twice = kept.keys() & fresh.keys()
-    others = any(
-        kept[round][name] not in ("", fresh[round][name])
-        for round in twice
-        for name in ("mask", "weights")
-    )
-    if held and first.dense.key not in store:
-        data_, initial = held.data, held.initial
-        carried = {f"initial/{name}": value for name, value in held.initial_weights().items()}
-    else:
-        dense, arrays = store.needed_record(first.dense.key), store.needed_arrays(first.dense.key)
-        data_, initial = dense["made_of"]["data"], dense["initial"]
-        carried = {name: value for name, value in arrays.items() if name.startswith("initial/")}
-    if held and (others or held.initial != initial):
+    fresh, masks = _of_store(rounds, store)
+    data_, initial, carried = _beginning(held, first.dense, store)
+    if held and (held.initial != initial or _differ(kept, fresh)):
         raise LotteryError(
             f"{path} has other tickets than the store {store.folder}: it stays as it is; delete "
             "the file to replace it"
         )
-    shapes = {layer.weight: list(layer.shape) for layer in recipe.layers}
-    masks = {round: held.mask(round) for round in kept} if held else {}
-    for round, node in rounds.items():
-        arrays = store.needed_arrays(node.key)
-        masks[round] = {
-            name: unpacked(arrays[f"mask/{name}"], tuple(shape)) for name, shape in shapes.items()
-        }
+    if held:
+        masks = {round: held.mask(round) for round in kept} | masks
     if finds:
         fresh[last + 1], masks[last + 1] = _found(coming, rounds[last], store)
     told = dict(sorted((kept | fresh).items()))
+    layers = {layer.weight: list(layer.shape) for layer in recipe.layers}
     tensors = {
         layer: _planes({each["key"]: masks[round][layer] for round, each in told.items()})
-        for layer in shapes
+        for layer in layers
     }
     if recipe.identity == lenet.at(scale).identity and strategy == "iterative":
         tensors |= carried
@@ -403,7 +377,7 @@ def _write(
         "strategy": strategy,
         "trial": str(trial),
         "recipe": json.dumps(recipe.identity),
-        "shapes": json.dumps(shapes),
+        "shapes": json.dumps(layers),
         "data": json.dumps(data_),
         "initial": initial,
         "rounds": json.dumps(list(told.values())),
@@ -412,6 +386,48 @@ def _write(
     save_file(tensors, draft, metadata)
     draft.replace(path)
     return f"{path}: rounds {', '.join(map(str, told))}, {path.stat().st_size / 1000:,.0f} kB"
+
+
+def _of_store(
+    rounds: dict[int, Node], store: Store
+) -> tuple[dict[int, dict], dict[int, dict[str, np.ndarray]]]:
+    """What a file tells of each round that a store has, and its masks by layer weight."""
+    told, masks = {}, {}
+    for round, node in rounds.items():
+        record, arrays = store.needed_record(node.key), store.needed_arrays(node.key)
+        told[round] = {
+            "round": round,
+            "key": record["key"],
+            "mask": record["mask"],
+            "weights": record["weights"],
+            "parents": record["made_of"]["parents"],
+        }
+        masks[round] = {
+            layer.weight: unpacked(arrays[f"mask/{layer.weight}"], layer.shape)
+            for layer in node.recipe.layers
+        }
+    return told, masks
+
+
+def _beginning(held: "Chain | None", dense: Node, store: Store) -> tuple[dict, str, dict]:
+    """The data of a chain, the digest of its initial weights, and those weights: of its dense
+    network, or of the file where the store has none."""
+    if held and dense.key not in store:
+        weights = {f"initial/{name}": value for name, value in held.initial_weights().items()}
+        return held.data, held.initial, weights
+    record, arrays = store.needed_record(dense.key), store.needed_arrays(dense.key)
+    weights = {name: value for name, value in arrays.items() if name.startswith("initial/")}
+    return record["made_of"]["data"], record["initial"], weights
+
+
+def _differ(kept: dict[int, dict], fresh: dict[int, dict]) -> bool:
+    """Whether a round is told otherwise by a file and by a store; a mask that was found and not
+    trained has no weights yet."""
+    return any(
+        kept[round][name] not in ("", fresh[round][name])
+        for round in kept.keys() & fresh.keys()
+        for name in ("mask", "weights")
+    )
 
 
 def _planes(masks: dict[str, np.ndarray]) -> np.ndarray:
