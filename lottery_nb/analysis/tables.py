@@ -236,41 +236,7 @@ def _summary(
 ) -> str:
     """What was shrunk, and who computed it when: printed under every figure's `run`, a fact a
     line."""
-    networks = list(dict.fromkeys(line.recipe.network for line in plan.values()))
-    scales = dict(zip(table.line, table.scale))
-    drawn = (
-        table.groupby(["line", "strategy", "round"])
-        .trial.nunique()
-        .groupby("line")
-        .agg(["min", "max"])
-    )
-    said = []
-    for each in dict.fromkeys(scales.values()) if scales else [table.attrs["scale"]]:
-        lines = {label: line for label, line in plan.items() if scales.get(label, each) == each}
-        shrank: dict[str, list[str]] = {}  # what is shrunk, and of which networks
-        for line in lines.values():
-            alike = [
-                label
-                for label, other in lines.items()
-                if (other.recipe.network, other.recipe.trials)
-                == (line.recipe.network, line.recipe.trials)
-            ]
-            trials = drawn[drawn.index.isin(alike)]
-            for fact in line.what_shrank(
-                each, (trials["min"].min(), trials["max"].max()) if len(trials) else None
-            ):
-                shrank.setdefault(fact, []).append(line.recipe.network)
-        only = f" ({', '.join(lines)})" if len(set(scales.values())) > 1 else ""
-        said.append(
-            f"scale     {each}: {'shrunk to' if shrank else 'as in the plan, nothing shrunk'}{only}"
-        )
-        for fact, of in shrank.items():
-            of = [network for network in networks if network in of]
-            said.append(
-                f"          {fact}" + (f" ({', '.join(of)})" if len(of) < len(networks) else "")
-            )
-        if each == "smoke":
-            said.append("          the paper's curves are not drawn: its data are others")
+    said = _what_shrank(plan, table)
     if len(table):
         nodes = table.drop_duplicates("node")
         said.append(f"trainings {len(nodes)}, {_duration(nodes.seconds.sum())} of computing")
@@ -293,6 +259,39 @@ def _summary(
             f"          python -m lottery_nb run {figure or 'FIG'} --scale {scale}",
         ]
     return "\n".join(said)
+
+
+def _what_shrank(plan: Plan, table: pd.DataFrame) -> list[str]:
+    """Of each scale that lines are shown at, what it shrinks and of which networks: a fact a
+    line."""
+    networks = list(dict.fromkeys(line.recipe.network for line in plan.values()))
+    scales = dict(zip(table.line, table.scale))
+    trials = table.groupby(["line", "strategy", "round"]).trial.nunique()
+    drawn = trials.groupby("line").agg(["min", "max"])
+    said = []
+    for scale in dict.fromkeys(scales.values()) if scales else [table.attrs["scale"]]:
+        lines = {label: line for label, line in plan.items() if scales.get(label, scale) == scale}
+        shrank: dict[str, list[str]] = {}  # what is shrunk, and of which networks
+        for line in lines.values():
+            recipe = line.recipe.network, line.recipe.trials
+            alike = [
+                label
+                for label, other in lines.items()
+                if (other.recipe.network, other.recipe.trials) == recipe
+            ]
+            of_them = drawn[drawn.index.isin(alike)]
+            there = (of_them["min"].min(), of_them["max"].max()) if len(of_them) else None
+            for fact in line.what_shrank(scale, there):
+                shrank.setdefault(fact, []).append(line.recipe.network)
+        only = f" ({', '.join(lines)})" if len(set(scales.values())) > 1 else ""
+        how = "shrunk to" if shrank else "as in the plan, nothing shrunk"
+        said.append(f"scale     {scale}: {how}{only}")
+        for fact, of in shrank.items():
+            named = ", ".join(network for network in networks if network in of)
+            said.append(f"          {fact}" + f" ({named})" * (set(of) < set(networks)))
+        if scale == "smoke":
+            said.append("          the paper's curves are not drawn: its data are others")
+    return said
 
 
 def _duration(seconds: float) -> str:
