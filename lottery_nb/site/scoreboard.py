@@ -44,6 +44,7 @@ SUBJECTS = {  # what a claim is about, by how its metric begins
 }
 NEEDS = {"paper": "it needs the paper’s own scale"}  # by the least scale that can test a claim
 WHERE = {  # evidence, as it follows a number of claims
+    "counting": "by counting",
     "paper scale": "at paper scale",
     "laptop scale": "at laptop scale",
     "reduced network": "on reduced networks",
@@ -144,7 +145,9 @@ def verdict(row) -> str:
     """A verdict in words, such as "Reproduced (5 trials, laptop scale)"."""
     if not row.evidence:
         return f"{SAID[row.outcome]}: {NEEDS.get(row.claim.scale, 'it is not trained yet')}"
-    trials = {0: "counted", 1: "one trial"}.get(row.n, f"{row.n} trials")
+    if row.evidence == "counting":
+        return f"{SAID[row.outcome]} (by counting)"
+    trials = "one trial" if row.n == 1 else f"{row.n} trials"
     return f"{SAID[row.outcome]} ({trials}, {row.evidence})"
 
 
@@ -255,14 +258,10 @@ def summary(sheets: Sheets) -> str:
     """How much of the paper reproduces, and on what evidence, in a few sentences."""
     sheets = of_the_paper(sheets)
     found = claims.counts(sheets.values())
-    full, reduced = found[[*EVIDENCE[:2]]].sum(axis=1), found["reduced network"]
-    trials = [
-        (row.n, row.evidence)
-        for sheet in sheets.values()
-        for row in sheet[sheet.outcome != "not tested"].itertuples()
-    ]
-    single = {kind: trials.count((1, kind)) for kind in EVIDENCE}
-    counted = sum(n == 0 for n, _ in trials)
+    reduced = found["reduced network"]
+    full = found[[*EVIDENCE]].sum(axis=1) - reduced
+    every = pd.concat([sheet[["n", "evidence"]] for sheet in sheets.values()])
+    single = every.evidence[every.n == 1].value_counts().reindex(EVIDENCE, fill_value=0)
     untested = [
         claim.scale in NEEDS
         for sheet in sheets.values()
@@ -281,11 +280,11 @@ def summary(sheets: Sheets) -> str:
     return (
         f"Of the paper’s {int(found.to_numpy().sum())} checkable claims, {full.sum()} are tested "
         f"on networks of the paper’s size with at least a fifth of its training: {said(full)}. "
-        f"(One trial decides {single[EVIDENCE[0]] + single[EVIDENCE[1]]} of them; {counted} "
-        "need counting only.) "
+        f"(One trial decides {single['paper scale'] + single['laptop scale']} of them; "
+        f"{found['counting'].sum()} need counting only.) "
         f"Another {reduced.sum()} are tested only on narrower networks or far shorter trainings, "
-        f"which is weaker evidence, {single[EVIDENCE[2]]} of them by one trial: {said(reduced)}. "
-        f"{len(untested)} are not tested: "
+        f"which is weaker evidence, {single['reduced network']} of them by one trial: "
+        f"{said(reduced)}. {len(untested)} are not tested: "
         f"{sum(untested)} need the paper’s own scale, {untested.count(False)} are not trained yet."
     )
 
@@ -320,7 +319,7 @@ def bar(sheets: Sheets, page: str = "scoreboard.html") -> str:
                 continue
             where = f"{page}#outcome={outcome}" + (f"&evidence={evidence}" if evidence else "")
             said = f"{of[outcome]} {SAID[outcome].lower()}" + (f", {evidence}" if evidence else "")
-            kinds = f"{outcome.replace(' ', '-')}{' reduced' * (evidence == EVIDENCE[2])}"
+            kinds = f"{outcome.replace(' ', '-')}{' reduced' * (evidence == 'reduced network')}"
             segments.append(
                 f'<a class="{kinds}" style="flex-grow:{of[outcome]}" '
                 f'href="{escape(where.replace(" ", "%20"))}" title="{said}" aria-label="{said}">'

@@ -74,7 +74,7 @@ def test_status(capsys):
         "open": 0,
         "not tested": 0,
     }
-    assert by_figure[2]["evidence"]["paper scale"] == by_figure[2]["verdicts"]
+    assert by_figure[2]["evidence"]["counting"] == by_figure[2]["verdicts"]
     assert by_figure[4]["verdicts"]["not tested"] == 15
     assert not any(by_figure[4]["evidence"]["laptop scale"].values())
     assert [by_figure[4][name] for name in ("scale", "done", "wanted")] == [None, 0, 335]
