@@ -128,18 +128,20 @@ class Node:
 
     @cached_property
     def stream(self) -> tuple:
-        """The names that seed all that is random in this training."""
+        """The names that seed what is random in this training; a ticket's initial weights, and the
+        images that score it untrained, are drawn by the names of its dense network."""
         who = (self.strategy, self.control, self.trial, self.round, self.draw)
         return (*who, self.noise) if self.noise else who
 
     @cached_property
     def batches(self) -> tuple:
-        """The names that seed the order of its batches."""
+        """The names that seed the order of its batches, its dropout and its views of images."""
         return ("order", *self.stream, *([self.order] if self.order else []))
 
     @cached_property
     def key(self) -> str:
-        """A readable prefix and a hash of all that decides the result, and of nothing else."""
+        """A readable prefix and a hash of what decides the result. Of a dense network the pruning
+        rates are in it too, which decide nothing there yet: some are trained once for each."""
         spec = {
             "version": RESULTS_VERSION, "recipe": self.recipe.identity, "strategy": self.strategy,
             "control": self.control, "trial": self.trial, "round": self.round, "draw": self.draw,
@@ -204,8 +206,9 @@ class Line:
         return self.with_control("noise", draws, sigmas)
 
     def trained_again(self, order: int = 1) -> Line:
-        """The same networks, from the same weights, trained on batches in another order; order: a
-        number of 1 or more for each. Their weights are kept."""
+        """The same networks, from the same weights, trained on batches in another order (and with
+        other dropout and other views of images); order: a number of 1 or more for each. Their
+        weights are kept."""
         return replace(self, order=_count("order", order))
 
     def with_path(self) -> Line:

@@ -274,7 +274,8 @@ class Convolutional(Network):
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             channels_last = x.permute(0, 3, 1, 2)  # in memory, and so to the end
-            return self._logits(parameters, channels_last, training, kept).float()
+            logits = self._logits(parameters, channels_last, training, kept)
+        return logits.float() if logits.dtype is torch.bfloat16 else logits
 
     def _logits(
         self, parameters: Parameters, h: Tensor, training: bool, kept: Tensor | None

@@ -38,10 +38,15 @@ class Untrained:
     images: Tensor
     labels: Tensor
 
-    def logits(self, weights: Weights, images: Tensor) -> Tensor:
-        """(n, classes), of its parameters with these weights in place of its own."""
-        parameters = {name: value[None] for name, value in (self.parameters | weights).items()}
-        return self._network.logits(parameters, self._network.prepare(images))[0].T
+    def logits(self, weights: Weights, images: Tensor, training: bool = False) -> Tensor:
+        """(n, classes), of its parameters with these weights in place of its own; training: with
+        the statistics of these images, where batch-norm has learned none."""
+        parameters, images = self.parameters | weights, self._network.prepare(images)
+        if training and isinstance(self._network, networks.Convolutional):
+            kept = {name: value.clone() for name, value in self.parameters.items()}
+            return self._network.forward(kept | weights, images, training=True)
+        stacked = {name: value[None] for name, value in parameters.items()}
+        return self._network.logits(stacked, images)[0].T
 
     @cached_property
     def _network(self) -> networks.Network:
@@ -49,7 +54,7 @@ class Untrained:
 
     def loss(self, weights: Weights, temperature: float = 1.0) -> Tensor:
         """The mean cross-entropy of the images."""
-        logits = self.logits(weights, self.images) / temperature
+        logits = self.logits(weights, self.images, training=True) / temperature
         return torch.nn.functional.cross_entropy(logits, self.labels)
 
 

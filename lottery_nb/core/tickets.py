@@ -36,7 +36,7 @@ class Ticket:
     """A mask and the initial weights it is trained from (paper, Section 1), on the CPU.
 
     mask: {layer weight: bool}; weights: {parameter: tensor}, biases included; order: names that
-    seed the order of its batches.
+    seed the order of its batches, dropout and the views of augmented images.
     """
 
     mask: Mask
@@ -180,6 +180,7 @@ def random_sparse(at: AtHand):
 @control("pruned before training")
 def pruned_before_training(at: AtHand):
     """The largest initial weights, nothing trained before (paper, Appendix F, Figure 18)."""
+    at.refuse_rewinding()
     weights = at.dense_weights
     magnitudes = {name: weights[name].abs() for name in at.full_mask}
     return masks.keep_largest(magnitudes, at.full_mask, at.survivors), weights
@@ -264,8 +265,19 @@ class AtHand:
             return self.origin.final
         return self.origin.initial if self.origin else dense_weights(self.node)
 
+    def refuse_rewinding(self) -> None:
+        """Raise LotteryError if the recipe rewinds: what is pruned before training starts at
+        iteration 0."""
+        if self.node.recipe.rewind:
+            raise LotteryError(
+                f"{self.node.control} prunes before training and starts from initial weights, "
+                f"which late rewinding (rewind={self.node.recipe.rewind}) replaces: ask for it of "
+                "a recipe without rewind"
+            )
+
     def salient(self, criterion: str) -> Mask:
         """The mask that a criterion of `saliency` leaves of the dense network before training."""
+        self.refuse_rewinding()
         if not self.images:
             raise self._lacks("training images")
         random = generator("examples", *self.node.dense.stream)  # the same at all densities

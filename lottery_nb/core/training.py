@@ -249,12 +249,13 @@ class _Batch:
 
         self.weights = self.values.full()
         self.best = {name: stacked.clone() for name, stacked in self.weights.items()}
-        self.best_loss = torch.full((self.trials,), torch.inf, device=device)
         self.iterations: list[int] = []  # at which evaluations were made
         self.curves: list[np.ndarray] = []  # of each: (splits, loss and accuracy, trials)
         self.measured: dict[str, np.ndarray] = {}  # (trials,)
         for name, split in (("val", "validation"), ("test", "test")):
             self._measure(name, split, self.weights, "at_start")
+        # A network that only gets worse stops at iteration 0, as in the paper's Figures 28 and 35.
+        self.best_loss = torch.from_numpy(self.measured["val_loss_at_start"]).to(device)
 
     def train(self, start: int) -> int:
         """Train up to the next evaluation; how many iterations those were."""
@@ -330,8 +331,7 @@ class _Batch:
             for name in ("validation", *(["test"] if test else []))
         ]
         loss = seen[0][0]
-        first = not self.curves
-        better = torch.ones_like(loss, dtype=torch.bool) if first else loss < self.best_loss
+        better = loss < self.best_loss
         self.best_loss = torch.fmin(loss, self.best_loss)
         for name, stacked in self.weights.items():
             self.best[name][better] = stacked[better]
@@ -407,18 +407,24 @@ class _Batch:
         curves = {"iterations": iterations}
         for name, values in zip(("val", "test"), seen.swapaxes(0, 1)):
             curves |= {f"{name}_loss": values[:, 0], f"{name}_accuracy": values[:, 1]}
-        stop = _smallest(curves["val_loss"])
         measures = {name: float(value[trial]) for name, value in self.measured.items()}
+        when = np.append(0, iterations)
+        since_start = {
+            name: np.append(measures[f"{name}_at_start"], values)
+            for name, values in curves.items()
+            if name != "iterations"
+        }
+        stop = _smallest(since_start["val_loss"])
         for moment, at in (("early_stop", stop), ("end", -1)):
             for name in ("val_loss", "val_accuracy"):
-                measures[f"{name}_at_{moment}"] = float(curves[name][at])
+                measures[f"{name}_at_{moment}"] = float(since_start[name][at])
         measures["diverged"] = float(not np.isfinite(curves["val_loss"][-1]))
         if "test_loss" in curves:
-            at = _smallest(curves["test_loss"])
-            measures["early_stop_iteration_test"] = float(iterations[at])
-            measures["test_accuracy_at_early_stop_test"] = float(curves["test_accuracy"][at])
+            at = _smallest(since_start["test_loss"])
+            measures["early_stop_iteration_test"] = float(when[at])
+            measures["test_accuracy_at_early_stop_test"] = float(since_start["test_accuracy"][at])
         weights = {name: stacked[trial].cpu().clone() for name, stacked in self.weights.items()}
-        return Record(curves, int(iterations[stop]), measures, weights)
+        return Record(curves, int(when[stop]), measures, weights)
 
 
 def _smallest(losses: np.ndarray) -> int:

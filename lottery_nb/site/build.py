@@ -26,7 +26,7 @@ from ..runs.executors import processors
 from ..runs.runner import commit
 from ..runs.store import ROOT, results_folder
 from . import pages, progress, scoreboard
-from .notebooks import FOLDER, Notebook, chapters, environment, every, execute, named
+from .notebooks import FOLDER, Notebook, chapters, environment, every, execute, named, studies
 from .pages import PAGES
 
 PLAYGROUND = FOLDER / "playground.ipynb"
@@ -102,6 +102,7 @@ def _included(sheets: scoreboard.Sheets) -> dict[str, str]:
         "scope": pages.scope(*progress.programme()),
         "coverage": pages.coverage(drawn, left),
         "differences": pages.differences(compared),
+        "studies": pages.studies(studies()),
         "sharing": pages.sharing_table({scale: progress.sharing(scale) for scale in SCALES}),
         "remaining": pages.remaining_table(left),
         "workers": pages.workers_table(progress.simulated()),
@@ -202,11 +203,8 @@ def _offer(notebook: Notebook, scale: str, page: Path, kept: dict) -> None:
     )
     again = f"Once more from nothing: `{command if notebook.plan else 'make book'}`"
     _append(page, f"## Take it with you\n\n{' · '.join(links)}\n\n{again}")
-    if not notebook.is_study:
-        panels = pages.panels(
-            notebook, [pages.Panel(Path(path), *rest) for path, *rest in kept["panels"]]
-        )
-        _arrange(page, notebook.is_figure, kept["glance"], panels)
+    panels = [pages.Panel(Path(path), *rest) for path, *rest in kept["panels"]]
+    _arrange(page, notebook, kept["glance"], pages.panels(notebook, panels))
 
 
 def _append(page: Path, markdown: str) -> None:
@@ -227,10 +225,10 @@ def _link(page: Path, name: str) -> None:
     nbformat.write(executed, page)
 
 
-def _arrange(page: Path, is_figure: bool, glance: str, panels: str) -> None:
-    """Put the cells of an executed figure or chapter into a reader's order: title, glance, picture,
-    caption, what to see, slider, what else is to be known, claims, and last, folded, how it was
-    made.
+def _arrange(page: Path, notebook: Notebook, glance: str, panels: str) -> None:
+    """Put the cells of an executed notebook into a reader's order: title and finding, glance,
+    picture, caption, what to see, slider, what else is to be known, claims, and last, folded, how
+    it was made. A study has a table for a picture, and no glance, caption and claims.
 
     panels: the picture's panels as Markdown, in place of it; "" leaves what the cell shows.
     """
@@ -239,14 +237,20 @@ def _arrange(page: Path, is_figure: bool, glance: str, panels: str) -> None:
     executed = nbformat.read(page, as_version=4)
     title, *_, words, appended = executed.cells
     tagged = {tag: cell for cell in executed.cells for tag in cell.metadata.get("tags", ())}
-    picture, run, claims = tagged["picture"], tagged["run"], tagged["claims"]
+    picture, run = tagged["picture"], tagged["run"]
     heading, _, caption = title.source.partition("\n\n")
     if caption.startswith("**"):  # the finding
         finding, _, caption = caption.partition("\n\n")
         heading = f"{heading}\n\n{finding}"
-    caption, _, about = caption.partition("\n\n")  # one paragraph stays below the picture
-    about = about and f"## {'About this figure' if is_figure else 'What we expected'}\n\n{about}"
-    claimed = "What the paper claims, and what we find" if is_figure else "Claims, and what we find"
+    if notebook.is_study:
+        caption, about = "", f"## What was asked, and what we expected\n\n{caption}"
+    else:  # one paragraph stays below the picture
+        caption, _, about = caption.partition("\n\n")
+        told = "About this figure" if notebook.is_figure else "What we expected"
+        about = about and f"## {told}\n\n{about}"
+    claimed = "Claims, and what we find"
+    if notebook.is_figure:
+        claimed = "What the paper claims, and what we find"
     code = new_code_cell(picture.source, id="code", metadata={"tags": ["hide-input"]})
     slider = new_code_cell("rounds_of_lenet(scale)", id="slider", outputs=picture.outputs[1:])
     slider.metadata.tags = picture.metadata.tags = ["remove-input"]
@@ -258,20 +262,25 @@ def _arrange(page: Path, is_figure: bool, glance: str, panels: str) -> None:
     names = {
         "The plan": tagged["plan"],
         "The run, and what it is made of": run,
-        "The picture": code,
+        "The table" if notebook.is_study else "The picture": code,
     }
     for name, cell in names.items():
         cell.metadata.mystnb = {"code_prompt_show": name, "code_prompt_hide": name}
+    if "claims" in tagged:
+        judged = [new_markdown_cell(f"## {claimed}", id="claims-heading"), tagged["claims"]]
+    else:
+        judged = []
+    said = {"heading": heading, "glance": glance, "caption": caption, "about": about}
+    prose = {
+        name: [new_markdown_cell(text, id=name)] if text else [] for name, text in said.items()
+    }
     executed.cells = [
-        new_markdown_cell(heading, id="heading"),
-        new_markdown_cell(glance, id="glance"),
-        picture,
-        new_markdown_cell(caption, id="caption"),
+        *prose["heading"], *prose["glance"],
+        picture, *prose["caption"],
         words,
         *([slider] if slider.outputs else []),
-        *([new_markdown_cell(about, id="about")] if about else []),
-        new_markdown_cell(f"## {claimed}", id="claims-heading"),
-        claims,
+        *prose["about"],
+        *judged,
         new_markdown_cell("## How it was made", id="made"),
         tagged["imports"], tagged["plan"], run, code,
         appended,

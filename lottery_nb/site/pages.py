@@ -294,6 +294,12 @@ def _numbers(*lines: str) -> str:
     )
 
 
+def studies(notebooks: list[Notebook]) -> str:
+    """What studies ask, and what they found, as a Markdown table."""
+    rows = [f"| {{ref}}`{study.name}` | {study.finding} |" for study in notebooks]
+    return "\n".join(["| study | what we saw |", "| --- | --- |", *rows, ""])
+
+
 def differences(compared: dict[Notebook, pd.DataFrame]) -> str:
     """How far figures' curves lie from the paper's, worst first, as a Markdown table; compared:
     `distances.points` of each."""

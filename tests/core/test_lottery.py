@@ -146,6 +146,20 @@ def test_early_stop_is_the_smallest_validation_loss_and_its_accuracies_are_measu
     assert record.measures["train_loss_at_end"] < record.measures["train_loss_at_early_stop"]
 
 
+def test_a_network_that_only_gets_worse_stops_at_iteration_0():
+    """As the paper's do, in Figures 28 and 35."""
+    from lottery_nb.core import tickets
+
+    recipe = tiny.but(optimiser="sgd", learning_rate=1e9)
+    digits = data.load("mnist5k", validation=500)
+    ticket = tickets.make(recipe.iterative().nodes("paper", 1)[0])
+    [record] = training.train([ticket], digits, recipe, test_curves=True)
+    assert record.early_stop == record.measures["early_stop_iteration_test"] == 0
+    for name in ("val_loss", "val_accuracy", "test_accuracy"):
+        assert record.measures[f"{name}_at_early_stop"] == record.measures[f"{name}_at_start"]
+    assert record.measures["diverged"] == 1
+
+
 def test_the_start_is_measured_before_the_first_step():
     from torch.nn import functional as F
 
@@ -294,7 +308,7 @@ def test_a_training_that_diverges_is_recorded_and_those_after_it_go_on():
     runner.train_missing(requests_of([{"hopeless": recipe.iterative()}], "paper"), store)
     records = [store.record(node.key) for node in recipe.iterative().nodes("paper")]
     assert all(record["measures"]["diverged"] == 1 for record in records)
-    assert all(record["early_stop"] == 2 for record in records)
+    assert all(record["early_stop"] == 0 for record in records)
     table = tables.run({"hopeless": recipe.iterative()}, scale="paper")
     assert table[table.metric == "diverged"].value.tolist() == [1.0] * 8
     assert (table[table.metric == "test_accuracy_at_early_stop"].value < 0.2).all()

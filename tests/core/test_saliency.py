@@ -172,6 +172,32 @@ def test_other_networks_keep_what_their_recipe_does_not_prune(recipe):
                 assert made.mask[layer.weight].all()
 
 
+def test_batch_norm_is_scored_with_the_statistics_of_the_images():
+    """Then a filter's size changes nothing, so its weights times their gradients cancel out."""
+    small = resnet18.at("smoke").but(trials=1)
+    dense = tickets.dense_weights(small.iterative().nodes("paper")[0])
+    parameters = {name: value.double() for name, value in dense.items()}
+    before = {name: value.clone() for name, value in parameters.items()}
+    images, labels = saliency.examples(batch.data_of(small).train, generator("some"))
+    network = saliency.Untrained(small, parameters, images.double(), labels)
+    leaves = {
+        layer.weight: parameters[layer.weight].clone().requires_grad_()
+        for layer in small.layers
+        if layer.normed
+    }
+    gradients = torch.autograd.grad(network.loss(leaves), list(leaves.values()))
+    for weight, gradient in zip(leaves.values(), gradients):
+        shares = (weight * gradient).detach().flatten(1)
+        assert (shares.sum(1).abs() < 1e-3 * shares.abs().sum(1)).all()
+    assert all(torch.equal(parameters[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("control", ["SNIP", "pruned before training"])
+def test_what_is_pruned_before_training_cannot_be_rewound(control):
+    with pytest.raises(LotteryError, match="prunes before training and starts from initial weig"):
+        ticket(node(control, recipe=tiny.but(rewind=2)))
+
+
 def test_examples_are_ten_of_each_class_of_the_training_images():
     split = data.load("mnist5k", "unit", 500).train
     images, labels = saliency.examples(split, generator("some"))

@@ -14,6 +14,7 @@ import yaml
 from lottery_nb.analysis import claims, tables
 from lottery_nb.core.scales import SCALES
 from lottery_nb.runs.store import ROOT
+from lottery_nb.site import pages
 from lottery_nb.site.notebooks import Notebook, chapters, execute, figures
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("fig*.ipynb"))
@@ -192,11 +193,12 @@ def test_the_source_of_a_study_carries_nothing_of_a_run(path):
 
 
 @each_study
-def test_a_study_stands_in_the_table_of_contents_and_on_the_page_of_differences(path):
+def test_a_study_answers_its_question_and_stands_in_the_table_of_contents(path):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     [part] = [part for part in toc["parts"] if part.get("caption") == "Studies"]
     assert f"book/figures/{path.stem}" in [chapter["file"] for chapter in part["chapters"]]
-    assert f"{{ref}}`{path.stem}`" in (ROOT / "book" / "differences.md").read_text()
+    assert Notebook(path).finding
+    assert f"| {{ref}}`{path.stem}` | {Notebook(path).finding} |" in pages.studies([Notebook(path)])
 
 
 @each_study
