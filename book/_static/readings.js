@@ -25,7 +25,9 @@ addEventListener("DOMContentLoaded", () => {
       const place = places[number];
       picture.dataset.reading = number;
       const table = document.createElement("table");
-      table.createCaption().textContent = place.where;
+      const title = document.createElement("strong");
+      title.textContent = picture.alt.split("First panel: ").pop();
+      table.createCaption().append(title, document.createElement("br"), place.where);
       const columns = { ours: "ours", paper: "the paper’s" };
       for (const key of Object.keys(columns)) {
         if (!place.lines.some((line) => line[key])) delete columns[key];

@@ -27,7 +27,8 @@ addEventListener("DOMContentLoaded", () => {
   const last = () => state.looks[state.looks.length - 1].looks;
   const words = {
     ready: () =>
-      "Start with a network of 79,400 connections. Training it from nothing takes a few seconds; below is a race that was " +
+      "Start with a network of 784 inputs, one for each pixel, 100 hidden units and 10 outputs: 79,400 connections. " +
+      "Training it from nothing takes a few seconds; below is a race that was " +
       "run before." + link("../intro", "What is a winning ticket?"),
     training: () =>
       "A network with 79,400 connections learns from 1,000 digits, 60 at a time. It starts from random weights, and " +
@@ -221,7 +222,7 @@ addEventListener("DOMContentLoaded", () => {
   const doing = {
     train: async () => (await train(), sweep(), "train"),
     race: async () => (await race(), "race"),
-    zero: async () => "zero",
+    zero: async () => (state.step === "zero" ? "race" : "zero"),
     again: async () => {
       const keeps = [...state.rounds, state.keep];
       state.seed += 1;
@@ -266,6 +267,8 @@ addEventListener("DOMContentLoaded", () => {
       stop: busy,
     };
     for (const [name, each] of Object.entries(button)) each.hidden = !offered[name];
+    button.zero.textContent = step === "zero" ? `Back to iteration ${ITERATIONS}` : "Look at iteration 0";
+    one(".insight").hidden = !state.base; // of a network that is not trained yet there is nothing to see
     one(".keep").hidden = !state.base || busy;
     const next = busy ? "stop" : { train: "race", race: "zero", zero: "again", again: "again", prune: "prune" }[step];
     for (const [name, each] of Object.entries(button)) each.classList.toggle("next", name === (next || "train"));
@@ -326,7 +329,7 @@ addEventListener("DOMContentLoaded", () => {
   const numbers = ({ iteration, looks }) => {
     const first = (name) => state.looks.find((look) => look.looks[name].accuracy >= 0.8)?.iteration;
     const parts = Object.entries(looks).map(([name, { accuracy }]) =>
-      `<span class="${name}">${name} <b>${percent(accuracy)}</b> <small>80 % at ${first(name) ?? "–"}</small></span>`);
+      `<span class="${name}">${name} <b>${percent(accuracy)}</b> <small>${first(name) === undefined ? "not yet at 80 %" : first(name) ? `80 % at iteration ${first(name)}` : "80 % from the start"}</small></span>`);
     one(".numbers").innerHTML = `<span>iteration <b>${iteration}</b></span> ${parts.join(" ")}`;
   };
 
@@ -380,7 +383,8 @@ addEventListener("DOMContentLoaded", () => {
     const count = left.reduce((sum, each) => sum + each, 0);
     one("canvas").setAttribute("aria-label", `Map of the connections of each pixel: ${count.toLocaleString("en")} of 78,400 left`);
     const weak = maths.network({ weights: state.base.weights, mask }, unseen, truth).look(0);
-    one(".keep p").textContent = `${count.toLocaleString("en")} of 78,400 connections to the hidden layer. Pruned and not ` +
+    one(".keep p").textContent = `${count.toLocaleString("en")} of 78,400 connections to the hidden layer; of the last layer's ` +
+      "1,000 half as large a part goes. Pruned and not " +
       `trained again, the network gets ${percent(weak.accuracy)} right.`;
     if (state.step === "train") one(".guesses tbody").innerHTML = guessed("pruned", weak.guesses);
     one(".keep output").textContent = `${state.keep} %`;

@@ -75,9 +75,12 @@ def glance(notebook: Notebook, table: pd.DataFrame) -> str:
         pruned = table[(table["round"] > 1) | (table.groupby("line")["round"].transform("max") < 2)]
         trials = pruned.groupby(["line", "round"]).trial.nunique()  # many share a dense network
         few, many = int(trials.min()), int(trials.max())
-        data = " and ".join(sorted(set(nodes.data.dropna()), reverse=True))
-        for name, known_as in DATA.items():
-            data = data.replace(name, known_as)
+        seen = {each.partition(",")[0] for each in nodes.data.dropna()}
+        copied = [each for each in nodes.data.dropna() if "copy" in each]
+        data = " and ".join(DATA.get(name, name) for name in sorted(seen, reverse=True))
+        if copied:
+            copy = "a JPEG copy" if any("JPEG" in each for each in copied) else "another copy"
+            data += f' (<a href="../limits.html">{copy}</a>)'
         ran = (
             f"{len(nodes):,} trainings at {' and '.join(dict.fromkeys(scales.values()))} scale, "
             f"{few if few == many else f'{few} to {many}'} trial{'s' * (many > 1)} a line, "
@@ -170,7 +173,7 @@ def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
             "",
             figure.finding,
             "",
-            f'<span class="marks">{marks}</span>' + " not trained yet" * _untested(sheet),
+            f'<span class="marks">{marks}</span>' + " no claim tested yet" * _untested(sheet),
             ":::",
         ]
     )
@@ -252,13 +255,7 @@ def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
         for row in sheet.itertuples():
             if row.claim.disagrees and (figure, row.claim.text, row.claim.plot) not in rows:
                 claim, tested = row.claim, row.outcome != "not tested"
-                nearer = (
-                    "the plot"
-                    if tested and abs(row.ours - claim.plot) < abs(row.ours - claim.text)
-                    else "the text"
-                    if tested
-                    else "–"
-                )
+                nearer = _nearer(claim, row.ours) if tested else "–"
                 ours = claim.show(row.ours) if tested else "–"
                 rows[figure, claim.text, claim.plot] = (
                     f"| {{ref}}`{figure.number} <{figure.name}>` | {claim.says} | "
@@ -269,6 +266,15 @@ def disagreements(sheets: dict[Notebook, pd.DataFrame]) -> str:
         "| --- | --- | ---: | ---: | ---: | --- |",
         *rows.values(),
     )
+
+
+def _nearer(claim: claims.Claim, ours: float) -> str:
+    """Whether ours lies nearer to the paper's text or to its plot, or further from both than they
+    from each other."""
+    text, plot = abs(ours - claim.text), abs(ours - claim.plot)
+    if min(text, plot) > abs(claim.text - claim.plot):
+        return "neither"
+    return "the plot" if plot < text else "the text"
 
 
 def contradictions(sheets: dict[Notebook, pd.DataFrame]) -> str:

@@ -56,17 +56,17 @@ def keep(name: str, table: pd.DataFrame) -> None:
         picture, kinds = _shown[0], ["png", "svg", "csv"]
         if not notebook.is_study:
             _slide(picture, notebook)
-        _lay_out(picture)
+        lay_out(picture)
         picture.savefig(PAGES / f"{name}.png", dpi=200)
         picture.savefig(PAGES / f"{name}.svg", metadata={"Date": None})
         if not notebook.is_study:
-            panels = _panels(picture, name)
+            panels = panels_of(picture, name)
     glance = "" if notebook.is_study else pages.glance(notebook, table)
     told = [(str(path), *rest) for path, *rest in panels]
     print(json.dumps({"kinds": kinds, "panels": told, "glance": glance}))
 
 
-def _lay_out(picture: Figure) -> LayoutEngine:
+def lay_out(picture: Figure) -> LayoutEngine:
     """Give everything its place, in which it stays, so that saving draws the picture once and not
     twice; the engine that did it."""
     engine = picture.get_layout_engine()
@@ -86,7 +86,7 @@ def _slide(picture: Figure, notebook: Notebook) -> None:
     picture.suptitle(f"{said}\n{cited}", fontsize=13, x=0.01, ha="left")
     many = len(picture.axes) > IN_PAIRS and not _bars(picture)
     with _four_in_a_row(picture) if many else nullcontext():
-        engine = _lay_out(picture)
+        engine = lay_out(picture)
         picture.savefig(PAGES / f"{notebook.name}-slide.png", dpi=150)
         picture.set_layout_engine(engine)
     picture.suptitle("").set_in_layout(False)
@@ -121,7 +121,7 @@ def _bars(picture: Figure) -> list[Axes]:
     return [ax for ax in picture.axes if (ax.get_gid() or "").startswith(maps.BAR_OF)]
 
 
-def _panels(picture: Figure, name: str) -> list[pages.Panel]:
+def panels_of(picture: Figure, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
     put them side by side or one below the other; the title of each, and what can be read off it.
     The picture's layout must be done and over. The first that shows what most of its claims are

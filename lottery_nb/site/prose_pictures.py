@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ..analysis import tables
-from . import plots, progress, widgets
+from . import pictures, plots, progress, widgets
 from .notebooks import Notebook
 from .pages import PAGES
 from .plots.style import COLOURS, MARKERS, STYLE
@@ -35,7 +35,8 @@ def _first_picture(figure: Notebook, scale: str, beside: Path) -> None:
     plots.early_stop_vs_density(table, axes[0], paper=figure.name)
     plots.accuracy_vs_density(table, axes[1], paper=figure.name)
     plots.legend(picture, axes)
-    picture.savefig(PAGES / "first.svg", metadata={"Date": None})
+    pictures.lay_out(picture)
+    pictures.panels_of(picture, "first")
     slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
     beside.write_text(slider._repr_html_() if slider else "")
 

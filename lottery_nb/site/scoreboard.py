@@ -283,8 +283,8 @@ def summary(sheets: Sheets) -> str:
         f"(One trial decides {single['paper scale'] + single['laptop scale']} of them; "
         f"{found['counting'].sum()} need counting only.) "
         f"Another {reduced.sum()} are tested only on narrower networks or far shorter trainings, "
-        f"which is weaker evidence, {single['reduced network']} of them by one trial: "
-        f"{said(reduced)}. {len(untested)} are not tested: "
+        f"which is weaker evidence: {said(reduced)}. (One trial decides "
+        f"{single['reduced network']} of them.) {len(untested)} are not tested: "
         f"{sum(untested)} need the paper’s own scale, {untested.count(False)} are not trained yet."
     )
 

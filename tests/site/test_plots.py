@@ -266,7 +266,7 @@ def test_a_network_begins_a_row(table, tmp_path, monkeypatch):
     assert not figure.axes[3].axison and figure.axes[7].get_legend()
     figure.draw_without_rendering()
     monkeypatch.setattr(pictures, "PAGES", tmp_path)
-    kept = pictures._panels(figure, "picture")
+    kept = pictures.panels_of(figure, "picture")
     assert [panel.begins_row for panel in kept] == [*[False] * 3, True, *[False] * 3]
     assert kept[-1].title == "Legend"
 
@@ -435,7 +435,7 @@ def test_no_file_of_a_picture_is_wider_than_a_panel(many, table, tmp_path, monke
     plots.legend(figure, axes[:3], at=axes[3] if many == 3 else None)
     figure.draw_without_rendering()
     drawn = axes[0].bbox.height * 72 / figure.dpi
-    kept = pictures._panels(figure, "picture")
+    kept = pictures.panels_of(figure, "picture")
     sizes = {}
     for path, title, *_ in kept:
         said = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text())

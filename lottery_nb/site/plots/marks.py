@@ -64,7 +64,11 @@ def mark_the_claim(
                 than = f"{ends[0][0]:.3g} %"
             else:  # "reinit" beside its ticket, not the rate once more
                 than = lines[against["line"]].removeprefix(f"{lines[of['line']]} ")
-            said = f"{row.claim.show(row.ours)} at {ends[1][0]:.3g} %\nagainst {than}"
+            number, at = row.claim.show(row.ours), f"at {ends[1][0]:.3g} %"
+            if row.claim.as_ == "ratio":
+                said = f"{number} the {than.replace('dense', 'dense network')}’s\n{at}"
+            else:
+                said = f"{number} {at}\nagainst {than}"
             _draw_arrow(ax, *ends, said)
             return
 
