@@ -543,21 +543,21 @@ def sigma(layer: Layer, recipe: Recipe) -> float:
     return recipe.init_std or math.sqrt(2 / sum(layer.fans))
 
 
-def initialise(recipe: Recipe, generator: torch.Generator) -> Parameters:
+def initialise(
+    recipe: Recipe, generator: torch.Generator, drawn: str = "by rejection"
+) -> Parameters:
     """Fresh parameters of one trial, {name: tensor}, on the CPU; biases are zero, batch-norm
     changes nothing yet.
 
     "glorot": a normal of sigma = sqrt(2 / (fan in + fan out)), truncated at two sigma and not
     rescaled, so that its deviation is 0.88 sigma. DIFFERS from most re-implementations, which do
     not truncate; the paper's Figures 15 and 16 stop at exactly two sigma. "gaussian": the same with
-    sigma = `init_std` in every layer.
+    sigma = `init_std` in every layer. drawn: how, one of `DRAWS`.
     """
     parameters = {}
     for layer in recipe.layers:
-        s = sigma(layer, recipe)
-        parameters[layer.weight] = torch.nn.init.trunc_normal_(
-            torch.empty(layer.shape), 0.0, s, -2 * s, 2 * s, generator=generator
-        )
+        truncated = DRAWS[drawn](layer.shape, sigma(layer, recipe), generator)
+        parameters[layer.weight] = truncated
         if layer.normed:
             start = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
             for part, value in start.items():
@@ -565,3 +565,25 @@ def initialise(recipe: Recipe, generator: torch.Generator) -> Parameters:
         else:
             parameters[layer.bias] = torch.zeros(layer.shape[0])
     return parameters
+
+
+def _by_rejection(shape: tuple[int, ...], sigma: float, generator: torch.Generator) -> Tensor:
+    """Drawn again until all are within two sigma."""
+    bound = torch.tensor(2 * sigma).item()  # as the numbers drawn are rounded
+    drawn = torch.empty(shape).normal_(0.0, sigma, generator=generator)
+    while (beyond := drawn.abs() > bound).any():
+        again = torch.empty(shape).normal_(0.0, sigma, generator=generator)
+        drawn = torch.where(beyond, again, drawn)
+    return drawn
+
+
+def _by_inversion(shape: tuple[int, ...], sigma: float, generator: torch.Generator) -> Tensor:
+    """A uniform number each, through the inverse of the truncated normal's distribution."""
+    below, above = ((1 + math.erf(edge / math.sqrt(2))) / 2 for edge in (-2, 2))
+    drawn = torch.empty(shape).uniform_(2 * below - 1, 2 * above - 1, generator=generator)
+    return drawn.erfinv_().mul_(sigma * math.sqrt(2)).clamp_(-2 * sigma, 2 * sigma)
+
+
+# A normal truncated at two sigma, as `torch.nn.init.trunc_normal_` of release 2.13 draws it and as
+# that of 2.11 did: written out, so that another release draws the same weights.
+DRAWS = {"by rejection": _by_rejection, "by inversion": _by_inversion}

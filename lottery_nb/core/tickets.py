@@ -346,20 +346,25 @@ def prune(node: Node, parent: Outputs) -> Mask:
     return masks.prune_layerwise(scores, parent.mask, rates)
 
 
-def dense_weights(node: Node) -> Weights:
+def dense_weights(node: Node, drawn: str = "by rejection") -> Weights:
     """The initial parameters of the dense network of a node's trial, drawn as its own training
-    draws them."""
-    return networks.initialise(node.recipe, generator("initial weights", *node.dense.stream))
+    draws them; drawn: how, one of `networks.DRAWS`."""
+    names = "initial weights", *node.dense.stream
+    return networks.initialise(node.recipe, generator(*names), drawn)
 
 
-def check_initial(weights: Weights, digest: str) -> None:
-    """Raises LotteryError where initial weights that were drawn again are not those of a ticket."""
-    if fingerprint(weights) != digest:
-        raise LotteryError(
-            "this processor draws other initial weights than the ticket's: its mask is of no use "
-            "here without them. Take a ticket of Lenet, whose file carries them, or train the "
-            "tickets here"
-        )
+def initial_weights(node: Node, digest: str, carried: Weights | None = None) -> Weights:
+    """The initial parameters that a ticket was trained from, by their digest: those that its file
+    carries, else drawn again, in whichever way gives them. Raises LotteryError where none does."""
+    drawn = (dense_weights(node, each) for each in networks.DRAWS)
+    for weights in [carried] if carried else drawn:
+        if fingerprint(weights) == digest:
+            return weights
+    raise LotteryError(
+        "this processor draws other initial weights than the ticket's: its mask is of no use "
+        "here without them. Take a ticket of Lenet, whose file carries them, or train the "
+        "tickets here, with LOTTERY_RESULTS set to nothing"
+    )
 
 
 def fingerprint(tensors: Weights) -> str:

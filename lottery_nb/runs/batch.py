@@ -131,11 +131,11 @@ def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
         images = data_of(node.recipe).train
     if ancestry.pruned is not None:
         shapes = {layer.weight: layer.shape for layer in node.recipe.layers}
-        began = outputs_of(ancestry.origin) if ancestry.origin else None
+        began = None
         if node.origin:
-            tickets.check_initial(
-                began.initial if began else tickets.dense_weights(node), ancestry.initial
-            )
+            carried = outputs_of(ancestry.origin).initial if ancestry.origin else None
+            initial = tickets.initial_weights(node, ancestry.initial, carried)
+            began = Outputs(mask={}, final={}, initial=initial)
         mask = _masks(ancestry.pruned, shapes)
         with training.arithmetic():
             made = tickets.make(node, origin=began, pruned=mask, images=images)

@@ -256,8 +256,7 @@ def load_ticket(
     if tickets.fingerprint(mask) != chain.told(round)["mask"]:
         raise _unusable(chain.path, ValueError("a mask does not match its digest"))
     carried = {name: torch.from_numpy(value) for name, value in chain.initial_weights().items()}
-    began = carried or tickets.dense_weights(node)
-    tickets.check_initial(began, chain.initial)
+    began = tickets.initial_weights(node, chain.initial, carried)
     weights = {k: value * mask[k] if k in mask else value for k, value in began.items()}
     return Ticket(mask, weights, ("order", "taken home"))
 
