@@ -24,7 +24,7 @@ from ..core.errors import LotteryError
 from ..core.lines import CURVES, PATH, TEST_STOP, Line, Node, any_distribution, in_order
 from ..core.scales import SCALES
 from ..runs.graph import parents_of, with_ancestors
-from ..runs.plans import Plan, Request, requests_of
+from ..runs.plans import Plan, Request, needs_of, requests_of
 from ..runs.runner import stored
 from ..runs.store import Store, alone, results_folder
 from .distributions import distribution
@@ -239,6 +239,20 @@ def besides(requests: Iterable[Request]) -> dict[str, Request]:
     return {node.key: Request(node) for request in requests for node in made_with(request)}
 
 
+def served(store: Store, request: Request) -> Request | None:
+    """What the store can serve of a request: all, or of what it shows besides only some; None where
+    it has not the training."""
+    if readable(store, request):
+        return request
+    shown = frozenset(
+        each
+        for each in request.shows
+        if readable(store, Request(request.node, frozenset({each}), needs_of({each})))
+    )
+    some = Request(request.node, shown, needs_of(shown))
+    return some if readable(store, some) else None
+
+
 def made_with(request: Request) -> list[Node]:
     """Of which trainings the rows of one are made besides: distributions are over what its dense
     network began as, and a path leads from the training in another order."""
@@ -326,7 +340,8 @@ def freeze(
         for key, request in with_ancestors(shown).items()
         if key in shown or request.node.control == "winning ticket"
     }
-    fresh = {key: request for key, request in wanted.items() if readable(store, request)}
+    there = {key: served(store, request) for key, request in wanted.items()}
+    fresh = {key: request for key, request in there.items() if request}
     if not fresh:
         names = " ".join(plans)
         raise LotteryError(
@@ -347,10 +362,9 @@ def _added(
 ) -> list[str]:
     """What `freeze` does to the tables, in lines."""
     before = committed()
-    _same_weights(before, store, fresh)
+    fresh, said = _less_other_weights(before, store, fresh)
     # One scale's training may be another's too.
     places = {key: before.trainings.scale[key] if key in before.held else scale for key in fresh}
-    said = []
     for network, place in sorted(
         {(request.node.recipe.network, places[key]) for key, request in fresh.items()}
     ):
@@ -381,18 +395,36 @@ def _added(
     return said
 
 
-def _same_weights(before: Committed, store: Store, fresh: dict[str, Request]) -> None:
-    for key in fresh:
-        if key in before.held and before.trainings.weights[key] not in (
-            "",
-            store.record(key)["weights"],
-        ):
-            raise LotteryError(
-                f"{key} is committed with other weights ({before.trainings.device[key]}, "
-                f"{before.trainings.versions[key]}) than the store {store.folder} has: "
-                "committed trainings are not replaced. Use the store that has them, or "
-                "LOTTERY_RESULTS for tables of your own"
-            )
+def _less_other_weights(
+    before: Committed, store: Store, fresh: dict[str, Request]
+) -> tuple[dict[str, Request], list[str]]:
+    """What can be added: less what is committed with other weights, as of another machine, and what
+    stands on that; what was left out, in lines. Raises LotteryError where that is all."""
+    others = [
+        key
+        for key in fresh
+        if key in before.held
+        and before.trainings.weights[key] not in ("", store.needed_record(key)["weights"])
+    ]
+    if not others:
+        return fresh, []
+    left = set(others)
+    for key, request in with_ancestors(fresh).items():  # parents come first
+        if any(parent.key in left for parent in parents_of(request.node)):
+            left.add(key)
+    kept = {key: request for key, request in fresh.items() if key not in left}
+    first = others[0]
+    why = (
+        f"{first} is committed with other weights ({before.trainings.device[first]}, "
+        f"{before.trainings.versions[first]}) than the store {store.folder} has: committed "
+        "trainings are not replaced"
+    )
+    if not kept:
+        raise LotteryError(
+            f"{why}. Use the store that has them, or LOTTERY_RESULTS for tables of your own"
+        )
+    count = len(left & fresh.keys())
+    return kept, [f"left out: {count} trainings; {why}, nor is added to them what stands on others"]
 
 
 def _made_of_former(

@@ -266,11 +266,6 @@ class Line:
         pairs = zip(labels, self.recipe.layers, strict=True)
         return {label: self.distribution(what, layer.name) for label, layer in pairs}
 
-    @property
-    def needs_test_curves(self) -> bool:
-        """Whether test loss and accuracy are wanted at every evaluation."""
-        return bool({"test_accuracy", *TEST_STOP} & set(self.shows))
-
     def nodes(self, scale: str, trials: int | None = None) -> list[Node]:
         """The trainings this line shows at a scale, in order of rounds; trials: None takes the
         scale's own number."""

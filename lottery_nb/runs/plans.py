@@ -1,10 +1,10 @@
 """What a plan requests. A plan is a dict from a line's label to the line."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from ..core.errors import LotteryError
-from ..core.lines import Line, Node, any_distribution
+from ..core.lines import TEST_STOP, Line, Node, any_distribution
 from ..core.scales import check_scale
 
 Plan = dict[str, Line]
@@ -32,8 +32,14 @@ class Request(NamedTuple):
 
 def request(node: Node, line: Line) -> Request:
     """What a line asks of one of its trainings."""
-    needs = {TEST_LOOKS} if line.needs_test_curves else set()
-    return Request(node, frozenset(line.shows), frozenset(needs))
+    shows = frozenset(line.shows)
+    return Request(node, shows, needs_of(shows))
+
+
+def needs_of(shows: Collection[str]) -> frozenset[str]:
+    """What a record must hold so that these can be shown of it."""
+    looks = {"test_accuracy", *TEST_STOP} & {*shows}
+    return frozenset({TEST_LOOKS} if looks else ())
 
 
 def requests_of(plans: Iterable[Plan], scale: str, trials: int | None = None) -> dict[str, Request]:

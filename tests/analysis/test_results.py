@@ -1,6 +1,7 @@
 """The committed tables: each training once, every pair of lines with the lineage it needs, and no
 freeze that spoils a page."""
 
+import re
 from dataclasses import replace
 from threading import Thread
 
@@ -13,7 +14,7 @@ from lottery_nb.analysis import claims, results, tables
 from lottery_nb.core.scales import SCALES, Shrinking
 from lottery_nb.core.tickets import CONTROLS
 from lottery_nb.runs import graph, runner
-from lottery_nb.runs.plans import requests_of
+from lottery_nb.runs.plans import joined, requests_of
 from lottery_nb.runs.store import ROOT, Store, alone
 from lottery_nb.site import notebooks
 
@@ -177,11 +178,49 @@ def test_committed_trainings_are_not_replaced_by_another_machines(folder, tmp_pa
     before = {path: path.read_bytes() for path in folder.iterdir()}
     store, key = Store(), key_of(TICKETS, 3)
     changed(store, key, **nudged(store, key))
-    with pytest.raises(
-        LotteryError, match=f"{key} is committed with other weights .* are not replaced"
-    ):
-        freeze(PLAN)
+    [left_out, _] = freeze(PLAN)
+    assert re.match(
+        f"left out: 1 trainings; {key} is committed with other weights .* are not replaced",
+        left_out,
+    )
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    for node in TICKETS.nodes("paper"):
+        if node.key != key:
+            changed(store, node.key, **nudged(store, node.key))
+    with pytest.raises(LotteryError, match="is committed with other weights .* LOTTERY_RESULTS"):
+        freeze({"tickets": TICKETS})
+
+
+def test_a_line_of_ones_own_is_committed_beside_one_that_another_machine_trained(folder):
+    """Of the shared line nothing is replaced, and nothing that stands on it here is added."""
+    from test_lineage import changed, key_of, nudged
+
+    tables.run(PLAN, "paper")
+    freeze(PLAN)
+    store, key = Store(), key_of(TICKETS, 0)
+    changed(store, key, **nudged(store, key))
+    own = {"own": tiny.but(learning_rate=0.003).iterative()}
+    tables.run(own, "paper")
+    said = freeze(PLAN | own)
+    assert said[0].startswith("left out: ")
+    held = results.committed().held
+    assert {node.key for node in own["own"].nodes("paper")} <= held.keys()
+    assert results.committed().trainings.weights[key] != store.record(key)["weights"]
+
+
+def test_what_a_slider_asks_of_one_trial_leaves_no_other_out(folder):
+    """The slider shows test accuracy as it is learned of its one trial; the others have none."""
+    plan = {"tickets": TICKETS}
+    slider = {"slider": TICKETS.with_curves()}
+    runner.train_missing(
+        joined([requests_of([plan], "paper"), requests_of([slider], "paper", 1)]), Store()
+    )
+    freeze(plan | slider)
+    held = results.committed().held
+    assert {node.key for node in TICKETS.nodes("paper")} <= held.keys()
+    first, other = TICKETS.nodes("paper")[0], TICKETS.nodes("paper")[-1]
+    assert (first.trial, other.trial) == (0, 1)
+    assert "test_accuracy" in held[first.key] and "test_accuracy" not in held[other.key]
 
 
 def test_a_former_training_goes_with_what_stood_on_it_once_its_place_is_taken(folder):

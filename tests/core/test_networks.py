@@ -18,6 +18,21 @@ def stacked(network, trials):
     return {name: torch.stack([one[name] for one in each]) for name in each[0]}
 
 
+@pytest.mark.parametrize("drawn", networks.DRAWS)
+def test_both_ways_of_drawing_give_a_normal_truncated_at_two_sigma(drawn):
+    layer = networks.DRAWS[drawn]((300, 784), 0.05, generator("draws"))
+    assert layer.abs().max() <= 0.1 + 1e-8 and (layer.abs() > 0.0995).any()
+    assert layer.mean().abs() < 5e-4
+    assert layer.std() == pytest.approx(0.88 * 0.05, rel=5e-3)
+
+
+def test_rejection_is_how_the_pinned_torch_draws():
+    ours = networks.DRAWS["by rejection"]((300, 784), 0.05, generator("draws"))
+    torchs = torch.empty(300, 784)
+    torch.nn.init.trunc_normal_(torchs, 0.0, 0.05, -0.1, 0.1, generator=generator("draws"))
+    assert torch.equal(ours, torchs)
+
+
 def test_lenet_has_the_papers_weights(network):
     assert sum(layer.shape[0] * layer.shape[1] for layer in network.layers) == 266_200
     assert [layer.kind for layer in network.layers] == ["fc", "fc", "output"]

@@ -4,6 +4,7 @@ import pytest
 
 from lottery_nb import LotteryError, Recipe, conv2, lenet, resnet18, vgg19
 from lottery_nb.core.scales import SCALES
+from lottery_nb.runs.plans import needs_of
 
 
 def test_keys_stay_as_they_are():
@@ -242,9 +243,9 @@ def test_less_effort_shrinks_further():
 
 def test_what_lines_show():
     tickets = lenet.iterative()
-    assert not tickets.needs_test_curves
-    assert tickets.with_curves().needs_test_curves
-    assert tickets.reinitialised().stopped_on_test().needs_test_curves
+    assert not needs_of(tickets.shows)
+    assert needs_of(tickets.with_curves().shows)
+    assert needs_of(tickets.reinitialised().stopped_on_test().shows)
     plan = tickets.by_layer("initial weights", "one", "two", "three")
     assert [line.shows for line in plan.values()] == [
         ("initial weights, fc1",),
