@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from .analysis import results
+from .analysis import results, tables
 from .core.errors import FailedTrainings, LotteryError
 from .core.scales import SCALES, check_scale
 from .runs import executors, runner, ticket_files
@@ -14,6 +14,7 @@ from .runs.plans import Plan, Request, joined
 from .runs.store import Store
 from .site import notebooks, progress
 
+MOST = 1000  # trials or processes that are asked for
 WORTH_WORKERS = 50_000  # iterations, for which the seconds that workers take to start are nothing
 
 
@@ -120,6 +121,8 @@ def _whole(text: str | None, name: str) -> int | None:
         return None
     if not text.isdecimal() or int(text) < 1:
         raise LotteryError(f"{name} is {text!r}: give a whole number of 1 or more")
+    if int(text) > MOST:
+        raise LotteryError(f"{name} is {text}: {MOST:,} are the most")
     return int(text)
 
 
@@ -132,10 +135,11 @@ def _run(options) -> None:
     parameters = {"scale": options.scale, "trials": trials}
     for notebook in chosen:
         notebook.check_parameters(parameters)
+    executors.check_others(options.other_versions)
     store = Store()
     wanted = joined(notebook.requests(options.scale, trials) for notebook in chosen)
     missing = [each for each in wanted.values() if not results.readable(store, each)]
-    if missing:
+    if missing and tables.trains_missing():
         wanted = results.besides(missing) | wanted
         with _executor(options, jobs, missing) as executor:
             runner.train_missing(wanted, store, executor)
@@ -212,11 +216,19 @@ def _bench(options) -> None:
 
 
 def _list(options) -> None:
-    for key in (store := Store()):
+    for key in (store := _store()):
         if record := store.record(key):
             made, began = record["made_of"], record["started"][:16]
             said = f"{record['seconds']:.0f} s  {made['device']}  {made['commit']}"
             print(f"{key}  {began}  {said}")
+
+
+def _store() -> Store:
+    """The store, with a word where it has no trainings."""
+    store = Store()
+    if not list(store):
+        print(f"the store {store.folder} has no trainings", file=sys.stderr)
+    return store
 
 
 def _verify(options) -> int:
@@ -224,7 +236,7 @@ def _verify(options) -> int:
 
     from .runs import lineage  # torch
 
-    store = Store()
+    store = _store()
     with tqdm(total=len(list(store)), desc="trainings", file=sys.stderr, mininterval=0.5) as bar:
         whole, wrong = lineage.verify(store, bar.update)
     for key, said in wrong.items():
@@ -238,7 +250,10 @@ def _merge(options) -> int:
 
     if not Path(options.folder).is_dir():
         raise LotteryError(f"there is no folder {options.folder}: name a store to merge")
-    return lineage.report(Path(options.folder), lineage.merge(Store(), Store(options.folder)))
+    other = Store(options.folder)
+    if not list(other):
+        raise LotteryError(f"{options.folder} has no trainings: name a store to merge")
+    return lineage.report(Path(options.folder), lineage.merge(Store(), other))
 
 
 def _freeze(options) -> None:
@@ -258,7 +273,10 @@ def _chosen(options) -> dict[str, Plan]:
     nothing."""
     check_scale(options.scale)
     chosen = notebooks.named(options.notebooks)
-    return {notebook.name: notebook.all_lines for notebook in chosen if notebook.plan}
+    plans = {notebook.name: notebook.all_lines for notebook in chosen if notebook.plan}
+    if not plans:
+        raise LotteryError(f"{', '.join(each.name for each in chosen)}: nothing is trained for it")
+    return plans
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ..core.scales import SCALES
 from ..runs.graph import parents_of, with_ancestors
 from ..runs.plans import Plan, Request, needs_of, requests_of
 from ..runs.runner import stored
-from ..runs.store import Store, alone, results_folder
+from ..runs.store import Store, alone, replacing, results_folder
 from .distributions import distribution
 from .paths import accuracy_on_path, error_barrier, similarity
 
@@ -386,9 +386,8 @@ def _added(
             .drop_duplicates(POINT)
             .sort_values(POINT, ignore_index=True)
         )
-        draft = path.with_suffix(".draft")
-        table.to_parquet(draft, index=False, compression="zstd")
-        draft.replace(path)
+        with replacing(path) as draft:
+            table.to_parquet(draft, index=False, compression="zstd")
         lost = f", {len(gone)} of a former lineage went" if gone else ""
         asked = sum(request.node.recipe.network == network for request in wanted.values())
         said.append(f"{path}: {len(own)} of {asked} trainings, {table.node.nunique()} in all{lost}")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ..core.errors import LotteryError
 from ..core.lines import Node
 from ..core.networks import kind_of
 from ..core.recipes import Recipe
@@ -124,6 +125,14 @@ def of_committed(
     return _assemble(plan, scales, nodes, held), missing
 
 
+def trains_missing() -> bool:
+    """Whether what is missing is trained: LOTTERY_MISSING, "train" or "skip"."""
+    named = os.environ.get("LOTTERY_MISSING") or "train"
+    if named not in ("train", "skip"):
+        raise LotteryError(f"LOTTERY_MISSING is {named!r}: set it to skip or train, or unset it")
+    return named == "train"
+
+
 def _of_all(
     plan: Plan, scale: str, trials: int | None, watch: Callable[[], None], quiet: bool
 ) -> tuple[pd.DataFrame, dict[str, set[str]]]:
@@ -131,7 +140,7 @@ def _of_all(
     store, held = Store(), committed()
     uncommitted = {key: request for key, request in wanted.items() if not held.serves(request)}
     missing = {key: request for key, request in uncommitted.items() if not readable(store, request)}
-    if missing and os.environ.get("LOTTERY_MISSING") != "skip":
+    if missing and trains_missing():
         # With what is stored already, as it may stand on what is trained anew.
         train_missing(besides(missing.values()) | uncommitted, store, watch=watch, quiet=quiet)
         missing = {}
@@ -253,6 +262,9 @@ def _summary(
             said.append("          their tickets' masks cannot be shown of them")
         else:
             said.append("lineage   recorded: controls have their tickets' masks")
+    beyond = [label for label, line in plan.items() if not line.nodes(table.attrs["scale"], 1)]
+    if beyond and not len(table):
+        said.append(f"nothing   of {', '.join(beyond)}: this scale has none of their rounds")
     for scale, keys in missing.items():
         said += [
             f"missing   {len(keys)} trainings, not drawn; this makes them:",

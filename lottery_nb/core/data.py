@@ -114,6 +114,11 @@ def _load(
             f"validation is {validation}: {name} has {len(x_train):,} training images to hold some "
             "out of"
         )
+    if name in EMBEDDED and validation % CLASSES:
+        raise LotteryError(
+            f"validation is {validation}: of {name} as many of each digit are held out, so it is a "
+            f"multiple of {CLASSES}"
+        )
     held_out = _hold_out(y_train, validation, split_seed, balanced=name in EMBEDDED)
 
     scaled = _scaling(scaling, x_train[~held_out])

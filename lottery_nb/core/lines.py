@@ -180,7 +180,7 @@ class Line:
         control_of(control)
         if control == "noise":
             _require(
-                noise > 0 and math.isfinite(noise),
+                isinstance(noise, int | float) and noise > 0 and math.isfinite(noise),
                 f"noise is {noise!r}: it must be a number above 0",
             )
         else:

@@ -27,16 +27,17 @@ from distributed import Client, Nanny, Scheduler, Security, SpecCluster, WorkerP
 from ..core import data
 from ..core.errors import LotteryError
 from .batch import CODE
-from .executors import Work
+from .executors import Work, check_others
 
 TOPIC = "lottery-progress"
-OTHERS = ("refuse", "record")  # what to do with a worker of other versions
 IN_FLIGHT = 2**31  # bytes of what batches stand on, handed over at a time
 # Of VGG-19 a batch is hundreds of megabytes.
 QUIET = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 PACKAGE = Path(__file__).parents[1]
 ANSWER = 10  # seconds that a scheduler has to answer
 OUR_TORCH = torch.__version__.partition("+")[0]
+# What a worker runs as it starts: Ctrl-C is for this process, which stops them.
+LEAVE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 WAIT = 0.05  # seconds between looks at what is finished
 
 
@@ -52,7 +53,7 @@ def local_workers(jobs: int, datasets: set[str]) -> Iterator["Workers"]:
         for i in range(jobs)
     ]
     options = {"nthreads": 1, "host": here, "memory_limit": 1 / jobs, "dashboard": False}
-    options |= {"silence_logs": logging.CRITICAL}
+    options |= {"silence_logs": logging.CRITICAL, "preload": [LEAVE_CTRL_C]}
     workers = {
         i: {"cls": Nanny, "options": options | {"env": environment}}
         for i, environment in enumerate(environments)
@@ -74,8 +75,7 @@ def joined(address: str, datasets: set[str], others: str = "refuse") -> Iterator
     configuration; others: what to do with workers of another torch than ours, "refuse" | "record".
     Raises LotteryError where no scheduler answers.
     """
-    if others not in OTHERS:
-        raise LotteryError(f"other versions are to be {others!r}: choose {' or '.join(OTHERS)}")
+    check_others(others)
     try:
         client = Client(
             address, security=Security() if address.startswith("tls") else None, timeout=ANSWER

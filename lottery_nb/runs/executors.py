@@ -11,6 +11,7 @@ from ..core.errors import LotteryError, Stopped
 from .graph import Ancestry, Arrays
 from .plans import Request
 
+OTHERS = ("refuse", "record")  # what to do with a worker of other versions
 Result = list[tuple[dict, Arrays]] | Exception  # a record and arrays of each training
 
 
@@ -24,6 +25,12 @@ class Work:
     folder: Path
     ancestries: list[Ancestry] = field(default_factory=list)
     moved: float = 0.0
+
+
+def check_others(others: str) -> None:
+    """Raises LotteryError for what is none of `OTHERS`."""
+    if others not in OTHERS:
+        raise LotteryError(f"other versions are to be {others!r}: choose {' or '.join(OTHERS)}")
 
 
 class Executor(Protocol):

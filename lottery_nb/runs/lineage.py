@@ -16,11 +16,13 @@ from .store import Store, digests_of
 
 
 def node_of(record: dict) -> Node:
-    """The node that a record is of; raises LotteryError where its key is another."""
+    """The node that a record is of; raises LotteryError where its key is another, and where its
+    control or network is not here."""
     identity = dict(record["recipe"])
     version = identity.pop("version")
     names = ("strategy", "control", "trial", "round", "draw", "noise")
     told = {name: record[name] for name in names} | {"order": record.get("order", 0)}
+    tickets.control_of(told["control"])
     node = Node(Recipe.of_identity(identity), **told)
     if version != RESULTS_VERSION or node.key != record["key"]:
         raise LotteryError(

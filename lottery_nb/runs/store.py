@@ -225,7 +225,12 @@ class Store:
         except FileNotFoundError:
             return  # another process was first
         except OSError as error:
-            raise self._unusable(error) from error
+            print(
+                f"store: {key} {why}; it cannot be moved out of the way ({error.strerror}) and "
+                "counts as not there",
+                file=sys.stderr,
+            )
+            return
         print(
             f"store: {key} {why}; set aside in {aside}, it will be trained again", file=sys.stderr
         )
@@ -287,6 +292,26 @@ def _write_through(path: Path, data: bytes) -> None:
 def digests_of(record: dict) -> dict[str, str]:
     """By which those that stand on a training know it: those of its mask and its final weights."""
     return {name: record[name] for name in ("mask", "weights")}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft to write, which then takes the place of a file: all of it or nothing. Raises
+    LotteryError where it cannot be written."""
+    draft = path.with_suffix(".draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        why = error.strerror or " ".join(str(error).split())
+        raise LotteryError(
+            f"{path} cannot be written ({why}): it stays as it was; free some space, or have it "
+            "in a folder that you can write to"
+        ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from ..core.scales import SCALES, check_scale
 from ..core.tickets import control_of
 from .graph import Ancestry, parents_of, unpacked, with_ancestors
 from .plans import Plan, requests_of
-from .store import Store, alone, digests_of, results_folder
+from .store import Store, alone, digests_of, replacing, results_folder
 
 # The paper's own networks, by name.
 RECIPES = {each.network: each for each in vars(recipes).values() if isinstance(each, Recipe)}
@@ -194,7 +194,8 @@ def load_ticket(
     Parameters
     ----------
     network : str
-        "lenet" | "conv2" | "conv4" | "conv6" | "resnet18" | "vgg19", by the paper's own recipe.
+        "lenet" | "conv2" | "conv4" | "conv6" | "resnet18" | "vgg19", by the paper's own recipe;
+        of the last two only tickets of other recipes are committed.
     trial : int
         Which initialisation, from 0.
     round : int
@@ -243,7 +244,12 @@ def load_ticket(
     ]
     node = next((each for each in nodes if each.key in there), None)
     if node is None:
-        known = _known(network, there) or "none of it"
+        others = len({c.path for c, _ in there.values() if c.path.name.startswith(f"{network}-")})
+        known = _known(network, there) or (
+            f"none of its own recipe, and files of {others} others in {folder()}"
+            if others
+            else "none of it"
+        )
         raise LotteryError(
             f"no ticket of {network}, {strategy}, trial {trial}, round {round} is committed; "
             f"there are {known}"
@@ -381,9 +387,11 @@ def _write(
         "initial": initial,
         "rounds": json.dumps(list(told.values())),
     }
-    draft = path.with_suffix(".draft")
-    save_file(tensors, draft, metadata)
-    draft.replace(path)
+    with replacing(path) as draft:
+        try:
+            save_file(tensors, draft, metadata)
+        except SafetensorError as error:  # of a full disk, too
+            raise OSError(str(error)) from error
     return f"{path}: rounds {', '.join(map(str, told))}, {path.stat().st_size / 1000:,.0f} kB"
 
 

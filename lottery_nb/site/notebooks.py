@@ -21,9 +21,10 @@ from ..core.errors import LotteryError
 from ..core.recipes import lenet
 from ..core.scales import SCALES
 from ..runs.plans import Plan, Request, joined, requests_of
-from ..runs.store import ROOT
+from ..runs.store import ROOT, replacing
 
 FOLDER = ROOT / "notebooks"
+KERNEL = "python3"  # of this interpreter, whatever a notebook was saved with
 PLACES = ("LOTTERY_STORE", "LOTTERY_DATA", "LOTTERY_RESULTS")  # variables that name folders
 TAGS = ("parameters", "imports", "plan", "run", "picture")  # of the cells that every notebook has
 
@@ -91,8 +92,8 @@ class Notebook:
         values: dict = {}
         try:
             exec(compile(_less_unused(ast.parse(code)), str(self.path), "exec"), values)
-        except LotteryError:
-            raise
+        except LotteryError as error:
+            raise LotteryError(f"{self.path.name}: {error}") from error
         except Exception as error:  # whatever a cell may raise
             said = f"{type(error).__name__}: {error}"
             raise LotteryError(
@@ -252,6 +253,8 @@ def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", las
     its kernel before and after its cells; what the latter prints is returned."""
     import nbformat
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     notebook.check_parameters(parameters)
@@ -272,6 +275,7 @@ def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", las
                 cells,
                 str(draft),
                 parameters,
+                kernel_name=KERNEL,
                 cwd=folder,
                 progress_bar=False,
                 stderr_file=sys.stderr,
@@ -282,13 +286,20 @@ def execute(notebook: Notebook, parameters: dict, to: Path, first: str = "", las
                 f"{notebook.path.name} failed in cell {error.exec_count}: {error.ename}: "
                 f"{error.evalue}"
             ) from error
+        except DeadKernelError as error:
+            raise LotteryError(
+                f"{notebook.path.name}: its kernel died, as one does that runs out of memory"
+            ) from error
+        except NoSuchKernel as error:
+            raise LotteryError(
+                f"{notebook.path.name}: Jupyter has no kernel {KERNEL}: make installs one, as "
+                "python -m ipykernel install --sys-prefix does"
+            ) from error
         executed = nbformat.read(draft, as_version=4)
     said = "".join(output.text for output in executed.cells.pop().outputs)
     _tidy(executed)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    draft = to.with_suffix(".draft")
-    nbformat.write(executed, draft)
-    draft.replace(to)
+    with replacing(to) as draft:
+        nbformat.write(executed, draft)
     return said
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import pandas as pd
 
 from ..analysis import claims
 from ..analysis.claims import EVIDENCE, OUTCOMES, Claim
+from ..core.errors import LotteryError
 
 if TYPE_CHECKING:
     from .notebooks import Notebook
@@ -79,10 +81,15 @@ def compare(figure: str, table: pd.DataFrame):
     Raises
     ------
     LotteryError
-        Where a claim is malformed, or is about a line that the plan lacks.
+        Where a claim is malformed, or is about a line that the plan lacks, and for a name that is
+        no figure's.
     """
     from IPython.display import HTML
 
+    if not re.fullmatch(r"fig\d\d|chapter\d", figure):
+        raise LotteryError(
+            f"there is no figure {figure!r}: name it as its notebook is, such as fig04 or chapter1"
+        )
     if "lines" in table.attrs:
         claims.check(figure, table.attrs["lines"])
     judged = claims.verdicts(figure, table)

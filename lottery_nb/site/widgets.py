@@ -319,6 +319,7 @@ def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.
 
 
 CONTROLS = ("nothing", "random reinit", "random sparse")
+PLAYED_ROUNDS = 8  # the most
 PLAYED = 6  # times a rehearsal's iterations, so that early stop lies inside the training
 
 
@@ -375,6 +376,10 @@ def play(
             "random sparse networks are drawn for the sizes of iterative pruning: choose "
             "iterative, or random reinit"
         )
+    if not isinstance(rate, int | float) or isinstance(rate, bool):
+        raise LotteryError(f"rate is {rate!r}: give a number between 0 and 1, such as 0.2")
+    if rounds not in range(1, PLAYED_ROUNDS + 1):
+        raise LotteryError(f"rounds is {rounds!r}: give a whole number from 1 to {PLAYED_ROUNDS}")
     recipe = lenet.but(
         prune_fc=rate,
         prune_output=rate / 2,
