@@ -1,6 +1,7 @@
 """What a person may get wrong, and the one line that says so: what was wrong, what is allowed, what
 to do."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import tiny
 
-from lottery_nb import LotteryError, conv2, lenet, resnet18, run
+from lottery_nb import LotteryError, compare, conv2, lenet, play, resnet18, run
 from lottery_nb.__main__ import main
 from lottery_nb.analysis import claims, paper, results
 from lottery_nb.core import data, networks, training
 from lottery_nb.core.tickets import control
-from lottery_nb.runs import lineage, ticket_files
-from lottery_nb.runs.store import ROOT, Store
+from lottery_nb.runs import lineage, runner, ticket_files
+from lottery_nb.runs.plans import requests_of
+from lottery_nb.runs.store import ROOT, Store, replacing
 from lottery_nb.site import notebooks
 
 RECIPES = [
@@ -166,6 +168,11 @@ tickets = lenet.iterative()
         (lambda: data.load("imagenet"), "there is no data set 'imagenet': choose mnist"),
         (lambda: data.load("mnist5k", validation=5000), "validation is 5000: mnist5k has 4,500"),
         (lambda: data.load("mnist5k", validation=0), "validation is 0"),
+        (lambda: data.load("mnist5k", validation=15), "validation is 15: .* a multiple of 10"),
+        (lambda: tickets.with_noise("a"), "noise is 'a': it must be a number above 0"),
+        (lambda: next(play(rate="0.5")), "rate is '0.5': give a number between 0 and 1"),
+        (lambda: next(play(rounds=99)), "rounds is 99: give a whole number from 1 to 8"),
+        (lambda: compare("fig4", None), "no figure 'fig4': name it .* such as fig04"),
         (
             lambda: conv2.but(scaling="log"),
             "scaling is 'log': choose unit, raw, centred, standardised",
@@ -520,3 +527,65 @@ def test_two_notebooks_of_one_name_are_named(tmp_path, monkeypatch):
         shutil.copyfile(source, tmp_path / f"{name}.ipynb")
     with pytest.raises(LotteryError, match="iterative-Copy1.ipynb and .* are both fig04: give one"):
         notebooks.figures()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["store", "freeze", "2"], "fig02: nothing is trained for it"),
+        (["store", "export", "2"], "fig02: nothing is trained for it"),
+        (["store", "merge", "{empty}"], "{empty} has no trainings: name a store to merge"),
+        (["run", "29", "--trials", "1000000"], "trials is 1000000: 1,000 are the most"),
+        (["run", "29", "--other-versions", "any"], "are to be 'any': choose refuse or record"),
+    ],
+)
+def test_commands_that_cannot_be_carried_out(command, said, tmp_path, capsys):
+    places = {"empty": str(tmp_path)}
+    assert main([each.format(**places) for each in command]) == 2
+    assert said.format(**places) in capsys.readouterr().err
+
+
+def test_what_is_missing_is_trained_or_skipped_and_nothing_else(monkeypatch, capsys):
+    monkeypatch.setenv("LOTTERY_MISSING", "Skip")
+    with pytest.raises(LotteryError, match="LOTTERY_MISSING is 'Skip': set it to skip or train"):
+        run({"ticket": tiny.iterative()}, scale="paper")
+    monkeypatch.setenv("LOTTERY_MISSING", "skip")
+    assert main(["run", "29"]) == 0
+    assert not list(Store())
+
+
+def test_a_merge_goes_on_past_a_control_that_is_not_here(tmp_path, monkeypatch):
+    from lottery_nb.core import tickets
+
+    @control("for a while", needs=("mask",))
+    def kept(at):
+        return at.mask, at.fresh_weights()
+
+    other = Store(tmp_path / "other")
+    plan = {"a": tiny.iterative().at_rounds(1)}
+    plan["b"] = plan["a"].with_control("for a while")
+    runner.train_missing(requests_of([plan], "paper", 1), other)
+    monkeypatch.delitem(tickets.CONTROLS, "for a while")
+    fates = lineage.merge(Store(), other)
+    assert (len(fates["copied"]), len(fates["of other code"])) == (2, 1)
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path):
+    path = tmp_path / "table"
+    path.write_text("before")
+    refused = pytest.raises(LotteryError, match="table cannot be written .No space left.*stays")
+    with refused, replacing(path) as draft:
+        draft.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_notebook_runs_with_this_interpreter_whatever_kernel_it_names(tmp_path):
+    import nbformat
+
+    cells = nbformat.read(next(notebooks.FOLDER.glob("fig02_*")), as_version=4)
+    cells.metadata.kernelspec = {"name": "conda-foo", "display_name": "foo"}
+    path = tmp_path / "fig02_architectures.ipynb"
+    nbformat.write(cells, path)
+    notebooks.execute(notebooks.Notebook(path), {"scale": "smoke"}, tmp_path / "out.ipynb")
+    assert (tmp_path / "out.ipynb").exists()

@@ -295,3 +295,26 @@ def test_a_file_of_other_tickets_is_not_replaced(committed, tmp_path, monkeypatc
     with pytest.raises(LotteryError, match="has other tickets than the store.*delete the file"):
         ticket_files.export({"fig99": {"ticket": tiny.iterative()}}, "paper", 1)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("network", ["conv2", "conv4", "conv6"])
+def test_every_committed_ticket_of_a_network_loads(network, monkeypatch):
+    """Whichever release of torch drew its initial weights."""
+    monkeypatch.delenv("LOTTERY_RESULTS")
+    dense = ticket_files.load_ticket("lenet")
+    if not torch.equal(dense.weights["fc1.weight"], redrawn("lenet")["fc1.weight"]):
+        pytest.skip("this processor draws other weights")
+    trials = range(len(list(ticket_files.folder().glob(f"{network}-laptop-iterative-t*"))))
+    assert trials
+    for trial in trials:
+        ticket = ticket_files.load_ticket(network, trial, round=5, scale="laptop")
+        assert 0.2 < sum(map(torch.count_nonzero, ticket.mask.values())) / size_of(network) < 0.4
+
+
+def redrawn(network):
+    line = ticket_files.RECIPES[network].iterative()
+    return tickets.dense_weights(line.nodes("laptop", 1)[0])
+
+
+def size_of(network):
+    return sum(layer.count for layer in ticket_files.RECIPES[network].layers)
