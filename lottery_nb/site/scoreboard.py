@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
@@ -267,8 +268,9 @@ def summary(sheets: Sheets) -> str:
     found = claims.counts(sheets.values())
     reduced = found["reduced network"]
     full = found[[*EVIDENCE]].sum(axis=1) - reduced
-    every = pd.concat([sheet[["n", "evidence"]] for sheet in sheets.values()])
-    single = every.evidence[every.n == 1].value_counts().reindex(EVIDENCE, fill_value=0)
+    single = Counter(
+        row.evidence for sheet in sheets.values() for row in sheet[sheet.n == 1].itertuples()
+    )
     untested = [
         claim.scale in NEEDS
         for sheet in sheets.values()
