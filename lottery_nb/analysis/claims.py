@@ -364,7 +364,8 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row a claim of the figure: `id`, `claim`, `values` (a measurement a trial), `ours`
         (their mean), `low`, `high`, `n` (how many trials; 0 where trainings are counted, not made),
-        `outcome`, one of `OUTCOMES`, and `evidence`, one of `EVIDENCE`, "" where not tested.
+        `outcome`, one of `OUTCOMES`, `evidence`, one of `EVIDENCE`, "" where not tested, and
+        `reduced`, by what a reduced network is, in words.
     """
     claims, points, scales_of = of_notebook(figure), {}, {}
     wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
@@ -386,7 +387,8 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
         measured = claim.by_trial(points)
         values = list(measured.values())
         scales = set().union(*(scales_of.get(place, ()) for place in places))
-        reduced = {line for line, _ in places} & set(table.attrs.get("reduced", ()))
+        told = table.attrs.get("reduced", {})
+        reduced = list(dict.fromkeys(told[line] for line, _ in places if line in told))
         outcome = _outcome(claim, values, scales)
         n = sum(trial >= 0 for trial in measured)
         ours = (
@@ -403,10 +405,11 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
                 "n": n,
                 "outcome": outcome,
                 "evidence": "" if outcome == "not tested" else _evidence(n, scales, reduced),
+                "reduced": "; ".join(reduced),
             }
         )
-    columns = ["id", "claim", "values", "ours", "low", "high", "n", "outcome", "evidence"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["id", "claim", "values", "ours", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=[*columns, "outcome", "evidence", "reduced"])
 
 
 def _outcome(claim: Claim, values: list[float], scales: set[str]) -> str:
@@ -419,7 +422,7 @@ def _outcome(claim: Claim, values: list[float], scales: set[str]) -> str:
     return "reproduced" if sides == {"keeps"} else "not reproduced"
 
 
-def _evidence(n: int, scales: set[str], reduced: set[str]) -> str:
+def _evidence(n: int, scales: set[str], reduced: list[str]) -> str:
     if not n:
         return "counting"
     return "reduced network" if reduced else f"{next(iter(scales))} scale"

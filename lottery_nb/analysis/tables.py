@@ -68,8 +68,8 @@ def run(
         distributions over a layer only. The table's ``attrs`` have what `plots` and `claims` need
         beside: "lines", the plan's labels, also of lines without a row; "conditions", the strategy
         and the control of each; "scale", the least of the
-        lines' scales; "reduced", the labels of lines whose networks the scale makes reduced ones
-        (see `Recipe.is_reduced`).
+        lines' scales; "reduced", of lines whose networks the scale makes reduced ones by what, by
+        their labels (see `Recipe.reduced_by`).
 
     Raises
     ------
@@ -190,9 +190,9 @@ def _assemble(
         (scale for scale in SCALES if scale in present),
         min(scales.values(), key=list(SCALES).index, default="smoke"),
     )
-    table.attrs["reduced"] = [
-        label for label, line in plan.items() if line.recipe.is_reduced(scales[label])
-    ]
+    table.attrs["reduced"] = {
+        label: by for label, line in plan.items() if (by := line.recipe.reduced_by(scales[label]))
+    }
     table.attrs["narrower"] = any(
         line.recipe.at(scales[label]).width != line.recipe.width for label, line in plan.items()
     )

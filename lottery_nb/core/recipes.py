@@ -41,6 +41,9 @@ def _of_ticket(default):
     return field(default=default, metadata={"of": "ticket"})
 
 
+WIDTHS = {0.5: "half as wide", 0.25: "a quarter as wide", 0.125: "an eighth as wide"}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides how one network is trained and pruned.
@@ -261,11 +264,15 @@ class Recipe:
             rewind=0,
         )
 
-    def is_reduced(self, scale: str) -> bool:
-        """Whether a scale says little of the paper's network: it makes it narrower, or trains it
-        for under a fifth of its iterations."""
+    def reduced_by(self, scale: str) -> str:
+        """By what a scale says little of the paper's network, in words: it makes it narrower, or
+        trains it for under a fifth of its iterations; "" where it does neither."""
         shrunk = self.at(scale)
-        return shrunk.width < self.width or shrunk.iterations < self.iterations / 5
+        share = shrunk.width / self.width
+        said = [WIDTHS.get(share, f"{share:g} times as wide")] if share < 1 else []
+        if shrunk.iterations < self.iterations / 5:
+            said.append(f"{shrunk.iterations:,} of {self.iterations:,} iterations")
+        return ", ".join(said)
 
     @cached_property
     def identity(self) -> dict:

@@ -156,7 +156,8 @@ def verdict(row) -> str:
     if row.evidence == "counting":
         return f"{SAID[row.outcome]} (by counting)"
     trials = "one trial" if row.n == 1 else f"{row.n} trials"
-    return f"{SAID[row.outcome]} ({trials}, {row.evidence})"
+    by = f": {row.reduced}" if row.reduced and row.evidence == "reduced network" else ""
+    return f"{SAID[row.outcome]} ({trials}, {row.evidence}{by})"
 
 
 def _numbers(row) -> str:

@@ -250,7 +250,9 @@ def _slider(
             plots.connection_map(mapped[mapped["round"] == r], ax)
             what = f"Map of the connections of each pixel that survive at {name}"
             pictures[what] = _svg(figure, laid_out)
-        frames.append(Frame(name, pictures, _beside_the_papers(rows, numbers, theirs)))
+        dense = table[(table["round"] == 0) & table.line.isin(groups)]
+        told = pd.concat([dense, rows]) if r else rows
+        frames.append(Frame(name, pictures, _beside_the_papers(told, r, numbers, theirs)))
     if not frames:
         return None
     return Slider(frames, start=int(np.abs(density.to_numpy() - OPENS_AT).argmin()))
@@ -294,18 +296,22 @@ def _percent(densities: pd.Series) -> str:
     return f"{high:.1f} %" if high - low < 0.05 else f"{low:.1f} to {high:.1f} %"
 
 
-def _beside_the_papers(rows: pd.DataFrame, numbers: tuple[str, ...], theirs: pd.DataFrame) -> str:
-    """The numbers of a round, the paper's below ours, a row a line of the figure, as an HTML
-    table."""
+def _beside_the_papers(
+    rows: pd.DataFrame, shown_round: int, numbers: tuple[str, ...], theirs: pd.DataFrame
+) -> str:
+    """The numbers of a round, the paper's below ours, a row a line of the figure, as an HTML table;
+    rows: of that round, and of the dense networks."""
     shown = []
-    for line, mine in rows.groupby("line", sort=False):
-        row = {"Line": line, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
+    tickets = rows.line[rows["round"] != shown_round].nunique()
+    for (line, r), mine in rows.groupby(["line", "round"], sort=False):
+        called = line
+        if r != shown_round:
+            called = "dense network" if tickets == 1 else f"{line}: dense network"
+        row = {"Line": called, "Weights remaining": f"{100 * mine.density.iloc[0]:.1f} %"}
         for metric in numbers:
             values = mine[mine.metric == metric].value
             their = theirs[
-                (theirs.line == line)
-                & (theirs.metric == metric)
-                & (theirs["round"] == mine["round"].iloc[0])
+                (theirs.line == line) & (theirs.metric == metric) & (theirs["round"] == r)
             ]["mean"]
             label = style.LABELS[metric].replace(" (thousands)", "").replace(" (%)", "")
             row[label] = number(values.mean(), metric)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from lottery_nb import LotteryError, compare, conv2, lenet, run
+from lottery_nb import LotteryError, compare, conv2, lenet, run, vgg19
 from lottery_nb.analysis import claims
 from lottery_nb.core.scales import SCALES
 from lottery_nb.runs.store import ROOT
@@ -219,7 +219,7 @@ def test_a_size_missed_is_not_a_direction_missed(changes, values, outcome, monke
 def test_what_a_verdict_rests_on(scale, reduced, evidence, monkeypatch):
     monkeypatch.setattr(claims, "load", lambda *_: (claim(),))
     table = rows((0.90, 0.91), (0.90, 0.92)).assign(scale=scale)
-    table.attrs["reduced"] = reduced
+    table.attrs["reduced"] = dict.fromkeys(reduced, "half as wide")
     row = claims.verdicts("fig04", table).iloc[0]
     assert (row.evidence, row.n) == (evidence, 2)
     assert row["values"] == pytest.approx([1, 2])
@@ -237,11 +237,14 @@ def test_a_measurement_on_the_bound_is_on_it(monkeypatch):
 
 
 def test_reduced_is_narrower_or_under_a_fifth_of_the_iterations():
-    assert not lenet.is_reduced("laptop") and lenet.is_reduced("smoke")
-    assert conv2.is_reduced("laptop") and not conv2.is_reduced("paper")
-    assert not conv2.but(iterations=1000).is_reduced("paper"), "its author asked for that"
+    assert not lenet.reduced_by("laptop")
+    assert lenet.reduced_by("smoke") == "60 of 50,000 iterations"
+    assert conv2.reduced_by("laptop") == "3,000 of 20,000 iterations"
+    assert vgg19.reduced_by("laptop") == "a quarter as wide, 1,500 of 112,480 iterations"
+    assert not conv2.reduced_by("paper")
+    assert not conv2.but(iterations=1000).reduced_by("paper"), "its author asked for that"
     table = run({"a": lenet.iterative(), "b": conv2.iterative()}, scale="committed", quiet=True)
-    assert table.attrs["reduced"] == ["b"]
+    assert table.attrs["reduced"] == {"b": "3,000 of 20,000 iterations"}
 
 
 @pytest.mark.parametrize(
