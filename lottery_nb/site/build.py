@@ -302,15 +302,16 @@ def _as_table(output):
 
 def _make_pictures() -> None:
     """The pictures of prose pages."""
-    [figure] = named(["fig04"])
-    scale = tables.BEST if figure.committed_scale else "smoke"
-    made_of = _made_of([progress.SIMULATED], {"lenet"}, f"{scale} {figure.plan}")
-    said = "page's pictures, and the cluster page's"
-    _unless_made(PAGES / "first.html", made_of, said, partial(_draw, figure, scale))
+    shown = named(["fig01", "fig04"])
+    scale = tables.BEST if all(figure.committed_scale for figure in shown) else "smoke"
+    plans = [figure.plan for figure in shown]
+    made_of = _made_of([progress.SIMULATED], {"lenet"}, f"{scale} {plans}")
+    said = "page's pictures, and those of other pages of words"
+    _unless_made(PAGES / "first.html", made_of, said, partial(_draw, shown, scale))
 
 
-def _draw(figure: Notebook, scale: str, slider: Path) -> None:
+def _draw(shown: list[Notebook], scale: str, slider: Path) -> None:
     from . import prose_pictures
 
-    with _sources(figure):
-        prose_pictures.draw(figure, scale, slider)
+    with _sources(shown[0]):
+        prose_pictures.draw(*shown, scale, slider)

@@ -1,11 +1,12 @@
 """The pictures of prose pages: what the hypothesis says, the first page's figure and its slider,
-and how long the paper's scale takes."""
+how to read a panel, and how long the paper's scale takes."""
 
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -13,16 +14,21 @@ from ..analysis import tables
 from . import pictures, plots, progress, widgets
 from .notebooks import Notebook
 from .pages import PAGES
+from .plots.labels import MARK
 from .plots.style import COLOURS, MARKERS, STYLE
+from .readings import drawn
 
+ENDS = 1e-3  # an early stop's unit, of the line where our training ends
 FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 
 
-def draw(figure: Notebook, scale: str, slider: Path) -> None:
-    """Write all of them beside the pages, and the slider to its file; figure: Figure 4."""
+def draw(first: Notebook, figure: Notebook, scale: str, slider: Path) -> None:
+    """Write all of them beside the pages, and the slider to its file; first: Figure 1; figure:
+    Figure 4."""
     how_long = _workers(progress.simulated()["hours"])
     how_long.savefig(PAGES / "workers.svg", metadata={"Date": None})
     _hypothesis()
+    _how_to_read(first, scale)
     _first_picture(figure, scale, slider)
 
 
@@ -39,6 +45,41 @@ def _first_picture(figure: Notebook, scale: str, beside: Path) -> None:
     pictures.panels_of(picture, "first")
     slider = widgets.rounds_of_lenet(scale, FEW_ROUNDS)
     beside.write_text(slider._repr_html_() if slider else "")
+
+
+def _how_to_read(figure: Notebook, scale: str) -> None:
+    """A panel of Figure 1, Lenet's early stops, with numbers at what the page of reading tells."""
+    lines = {label: line for label, line in figure.plan.items() if label.startswith("Lenet")}
+    with redirect_stdout(None):
+        table = tables.run(lines, scale=scale, figure=figure.name)
+    picture, [ax] = plots.panels(1, 1)
+    picture.set_size_inches(5.6, 3.4)
+    plots.early_stop_vs_density(table, ax, paper=figure.name, network="Lenet")
+    plots.legend(picture, [ax])
+    ours, papers = drawn(ax)[1].points, drawn(ax)[1].papers  # random networks
+    ax.set_title("Lenet: early-stop iteration (thousands)")
+    places = {1: (_at(ours, 10.7), (12, -18))}  # each, and where its number stands beside it
+    if len(papers):
+        places[2] = _at(papers, 4.4), (-15, 12)
+    marks = [line for line in ax.lines if line.get_gid() == MARK]
+    if marks:
+        x, (low, high) = marks[0].get_xdata()[0], sorted(marks[0].get_ydata())
+        places[3] = (x, (low + high) / 2), (15, -16)
+        places[4] = (0.33, ENDS * table.iteration.max()), (0, -18)
+    for number, (place, beside) in places.items():
+        ax.annotate(
+            str(number), place, beside, textcoords="offset points", ha="center", va="center",
+            color="white", fontweight="bold", zorder=9, annotation_clip=False,
+            bbox={"boxstyle": "circle", "facecolor": "#333333", "edgecolor": "none"},
+            arrowprops={"arrowstyle": "-", "color": "#333333"},
+        )  # fmt: skip
+    picture.savefig(PAGES / "reading.svg", metadata={"Date": None})
+
+
+def _at(points: pd.DataFrame, x: float) -> tuple[float, float]:
+    """The point of a line that is nearest to `x`."""
+    nearest = points.iloc[int((points.x - x).abs().argmin())]
+    return nearest.x, nearest["mean"]
 
 
 def _hypothesis() -> None:
