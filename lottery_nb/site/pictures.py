@@ -3,7 +3,6 @@ of it, its numbers. Made in the notebook's own kernel, while its picture and its
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
@@ -110,10 +109,10 @@ def _four_in_a_row(picture: Figure) -> Iterator[None]:
 
 
 def _asked(name: str) -> str:
-    """The quantity that most claims of a notebook are about, as panels have it in their titles;
-    "" where it has none."""
-    about = Counter(claim.of["metric"] for claim in claims.of_notebook(name))
-    return style.LABELS.get(max(about, key=about.__getitem__), "").lower() if about else ""
+    """The quantity that a notebook's first claim is about, as panels have it in their titles; ""
+    where it has none."""
+    first = next(iter(claims.of_notebook(name)), None)
+    return style.LABELS.get(first.of["metric"], "").lower() if first else ""
 
 
 def _bars(picture: Figure) -> list[Axes]:
@@ -124,8 +123,8 @@ def _bars(picture: Figure) -> list[Axes]:
 def panels_of(picture: Figure, name: str) -> list[pages.Panel]:
     """A file of each panel of a picture, with its colour bar, and of its legend, so that a page can
     put them side by side or one below the other; the title of each, and what can be read off it.
-    The picture's layout must be done and over. The first that shows what most of its claims are
-    about is the gallery's picture too."""
+    The picture's layout must be done and over. The first that shows what its first claim is about
+    is the gallery's picture too."""
     inches = picture.dpi_scale_trans.inverted()
     for legend in list(picture.legends):  # one no wider than a panel in its place
         legend.remove()
