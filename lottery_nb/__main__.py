@@ -14,7 +14,7 @@ from .runs.plans import Plan, Request, joined
 from .runs.store import Store
 from .site import notebooks, progress
 
-MOST = 1000  # trials or processes that are asked for
+MOST = 1000  # trials or processes that can be asked for
 WORTH_WORKERS = 50_000  # iterations, for which the seconds that workers take to start are nothing
 
 

@@ -113,6 +113,7 @@ addEventListener("DOMContentLoaded", () => {
     dense: [], // likewise of the dense network
     points: [], // {keep, looks} of this seed's races
     step: "ready",
+    left: "race", // the step that a look at iteration 0 leads back to
   };
 
   const unpacked = () => {
@@ -222,7 +223,11 @@ addEventListener("DOMContentLoaded", () => {
   const doing = {
     train: async () => (await train(), sweep(), "train"),
     race: async () => (await race(), "race"),
-    zero: async () => (state.step === "zero" ? "race" : "zero"),
+    zero: async () => {
+      if (state.step === "zero") return state.left;
+      state.left = state.step;
+      return "zero";
+    },
     again: async () => {
       const keeps = [...state.rounds, state.keep];
       state.seed += 1;
@@ -383,8 +388,8 @@ addEventListener("DOMContentLoaded", () => {
     const count = left.reduce((sum, each) => sum + each, 0);
     one("canvas").setAttribute("aria-label", `Map of the connections of each pixel: ${count.toLocaleString("en")} of 78,400 left`);
     const weak = maths.network({ weights: state.base.weights, mask }, unseen, truth).look(0);
-    one(".keep p").textContent = `${count.toLocaleString("en")} of 78,400 connections to the hidden layer; of the last layer's ` +
-      "1,000 half as large a part goes. Pruned and not " +
+    one(".keep p").textContent = `${count.toLocaleString("en")} of 78,400 connections to the hidden layer. Of the last layer's ` +
+      "1,000 half as large a share is pruned. Not " +
       `trained again, the network gets ${percent(weak.accuracy)} right.`;
     if (state.step === "train") one(".guesses tbody").innerHTML = guessed("pruned", weak.guesses);
     one(".keep output").textContent = `${state.keep} %`;

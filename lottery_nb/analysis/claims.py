@@ -37,6 +37,8 @@ OUTCOMES = {
 }
 # What a verdict rests on, best first. Reduced: narrower, or under a fifth of the paper's iterations
 EVIDENCE = ("counting", "paper scale", "laptop scale", "reduced network")
+STOP, END = "early_stop_iteration", "test_accuracy_at_end"
+NEAR_THE_END = 0.93  # of our training: who stops there may not be finished
 EXACT = 9  # decimals: 97.84 % less 97.54 % are 0.3 points, which floating point misses
 HUNDREDTHS = ("pp", "%")
 COUNTS = ("weights", "iterations")
@@ -140,6 +142,8 @@ class Claim:
             return None
         if self.as_ != "value":
             with np.errstate(all="ignore"):
+                if self.of["metric"].startswith(STOP):
+                    base = base or np.nan  # nothing is so many times an early stop of 0
                 ratio = float(np.divide(value, base))
             value = {"difference": value - base, "relative": ratio - 1, "ratio": ratio}[self.as_]
         return round(value * (100 if self.unit in HUNDREDTHS else 1), EXACT)
@@ -364,21 +368,23 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row a claim of the figure: `id`, `claim`, `values` (a measurement a trial), `ours`
         (their mean), `low`, `high`, `n` (how many trials; 0 where trainings are counted, not made),
-        `outcome`, one of `OUTCOMES`, `evidence`, one of `EVIDENCE`, "" where not tested, and
-        `reduced`, by what a reduced network is, in words.
+        `outcome`, one of `OUTCOMES`, `evidence`, one of `EVIDENCE`, "" where not tested,
+        `reduced`, by what a reduced network is, in words, and `unfinished`: whether one of two
+        networks whose accuracies are compared stops near the end of our training, and the other
+        does not.
     """
     claims, points, scales_of = of_notebook(figure), {}, {}
     wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
     if wanted and len(table):
         told = table.reindex(columns=["line", "metric", "scale", *POINT])
         told.attrs = {}  # pandas copies them at every step
-        told = told[told.metric.isin({metric for _, metric in wanted})]
+        told = told[told.metric.isin({metric for _, metric in wanted} | {STOP, END})]
         # Trials as numbers: -1 where nothing is trained and there are none.
         columns = {name: told[name].to_numpy(float) for name in POINT}
         columns["trial"] = np.nan_to_num(columns["trial"], nan=-1)
         scales = told.scale.to_numpy()
         for place, which in told.groupby(["line", "metric"], observed=True).indices.items():
-            if place in wanted:
+            if place in wanted or place[1] in (STOP, END):
                 points[place] = _chosen(columns, which)
                 scales_of[place] = set(scales[which])
     rows = []
@@ -406,10 +412,24 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
                 "outcome": outcome,
                 "evidence": "" if outcome == "not tested" else _evidence(n, scales, reduced),
                 "reduced": "; ".join(reduced),
+                "unfinished": scales != {"paper"} and _is_unfinished(claim, points),
             }
         )
     columns = ["id", "claim", "values", "ours", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=[*columns, "outcome", "evidence", "reduced"])
+    return pd.DataFrame(rows, columns=[*columns, "outcome", "evidence", "reduced", "unfinished"])
+
+
+def _is_unfinished(claim: Claim, points: dict[tuple[str, str], "Points"]) -> bool:
+    if "accuracy" not in claim.of["metric"] or claim.as_ != "difference":
+        return False
+    shares = []
+    for place in claim.places:
+        stops, ends = (points.get((place["line"], metric)) for metric in (STOP, END))
+        if stops is None or ends is None or "density" not in place:
+            return False
+        stop = _value_at(stops, {"density": place["density"]})
+        shares.append((stop or 0) / ends["iteration"].max())
+    return max(shares) >= NEAR_THE_END > min(shares)
 
 
 def _outcome(claim: Claim, values: list[float], scales: set[str]) -> str:

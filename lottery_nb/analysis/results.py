@@ -326,8 +326,8 @@ def freeze(
 
     Nothing that is committed is replaced by other weights, and nothing goes, save trainings older
     than lineage that may stand on one that is trained anew; book: all plans there are, to know
-    those. Raises LotteryError, and writes nothing, where the store has other weights than are
-    committed.
+    those. What the store has with other weights than are committed is left out, with what stands on
+    it. Raises LotteryError, and writes nothing, where that is all.
     """
     where, store = results_folder(), Store()
     if where is None:
@@ -390,7 +390,10 @@ def _added(
             table.to_parquet(draft, index=False, compression="zstd")
         lost = f", {len(gone)} of a former lineage went" if gone else ""
         asked = sum(request.node.recipe.network == network for request in wanted.values())
-        said.append(f"{path}: {len(own)} of {asked} trainings, {table.node.nunique()} in all{lost}")
+        part = sum(request.shows < wanted[key].shows for key, request in own.items())
+        lacking = f" ({part} without all that is shown of them)" * bool(part)
+        in_all = f"{table.node.nunique()} in all{lost}"
+        said.append(f"{path}: {len(own)} of {asked} trainings{lacking}, {in_all}")
     return said
 
 
@@ -423,7 +426,7 @@ def _less_other_weights(
             f"{why}. Use the store that has them, or LOTTERY_RESULTS for tables of your own"
         )
     count = len(left & fresh.keys())
-    return kept, [f"left out: {count} trainings; {why}, nor is added to them what stands on others"]
+    return kept, [f"left out, with what stands on it: {count} of {len(fresh)} trainings. {why}"]
 
 
 def _made_of_former(

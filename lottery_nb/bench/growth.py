@@ -83,6 +83,20 @@ def cluster(say: Callable[[str], None] = lambda line: None) -> dict:
     finally:
         torch.set_num_threads(threads)
     say("the clock of the whole graph")
+    return {
+        "machine": {
+            "device": device,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "iteration": {network: round(seconds, 5) for network, seconds in iteration.items()},
+        "hours": hours_of_the_papers_scale(iteration),
+    }
+
+
+def hours_of_the_papers_scale(iteration: dict[str, float]) -> dict[str, dict]:
+    """Of each group of networks, and of the whole book, what `simulation.hours` tells; iteration:
+    seconds of one, by network."""
     pending = graph.with_ancestors(
         requests_of((figure.plan for figure in notebooks.figures()), "paper")
     )
@@ -91,19 +105,10 @@ def cluster(say: Callable[[str], None] = lambda line: None) -> dict:
         "Resnet-18": ("resnet18",), "VGG-19": ("vgg19",), "the whole book": NETWORKS,
     }  # fmt: skip
     return {
-        "machine": {
-            "device": device,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-        "iteration": {network: round(seconds, 5) for network, seconds in iteration.items()},
-        "hours": {
-            name: simulation.hours(
-                {k: each for k, each in pending.items() if each.node.recipe.network in of},
-                iteration,
-            )
-            for name, of in groups.items()
-        },
+        name: simulation.hours(
+            {k: each for k, each in pending.items() if each.node.recipe.network in of}, iteration
+        )
+        for name, of in groups.items()
     }
 
 

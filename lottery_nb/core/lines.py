@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from .errors import LotteryError
@@ -180,7 +181,7 @@ class Line:
         control_of(control)
         if control == "noise":
             _require(
-                isinstance(noise, int | float) and noise > 0 and math.isfinite(noise),
+                isinstance(noise, Real) and noise > 0 and math.isfinite(noise),
                 f"noise is {noise!r}: it must be a number above 0",
             )
         else:

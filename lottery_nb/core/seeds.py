@@ -14,6 +14,6 @@ else:
 def generator(*names) -> torch.Generator:
     """A generator on the CPU seeded by names, so that a training draws the same numbers wherever
     and beside whom it runs. Of its seed torch uses 32 bits: of tens of thousands of names two may
-    share one, which does no harm, as those draws have nothing to do with each other."""
+    share one, hardly ever two of one figure."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

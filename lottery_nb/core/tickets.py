@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from . import masks, networks, saliency
@@ -221,7 +221,7 @@ class AtHand:
 
     parent, origin: what `node.parent` and `node.origin` handed on, where the node has them; pruned:
     in place of the parent, the mask that pruning it gave; images: the training images, where the
-    control needs them.
+    control needs them; drawn: how initial weights are, one of `networks.DRAWS`.
     """
 
     node: Node
@@ -229,6 +229,7 @@ class AtHand:
     origin: Outputs | None = None
     pruned: Mask | None = None
     images: Split | None = None
+    drawn: str = "by rejection"
 
     @cached_property
     def full_mask(self) -> Mask:
@@ -244,7 +245,7 @@ class AtHand:
         if self.pruned is not None:
             return self.pruned
         if self.parent:
-            return prune(self.node, self.parent)
+            return prune(self.node, self.parent, lambda: self._initial)
         if self.node.round:
             raise self._lacks("mask")
         return self.full_mask
@@ -263,7 +264,12 @@ class AtHand:
         if self.node.origin and self.node.recipe.rewind:
             assert self.origin
             return self.origin.final
-        return self.origin.initial if self.origin else dense_weights(self.node)
+        return self._initial
+
+    @property
+    def _initial(self) -> Weights:
+        """The dense network's, whether or not they are rewound to."""
+        return self.origin.initial if self.origin else dense_weights(self.node, self.drawn)
 
     def refuse_rewinding(self) -> None:
         """Raise LotteryError if the recipe rewinds: what is pruned before training starts at
@@ -304,7 +310,7 @@ class AtHand:
 
     def fresh_weights(self) -> Weights:
         """Initial weights of this node's own."""
-        return networks.initialise(self.node.recipe, self.random)
+        return networks.initialise(self.node.recipe, self.random, self.drawn)
 
     def sigma(self, layer: Layer) -> float:
         """The deviation that a layer's initial weights are drawn with."""
@@ -323,9 +329,10 @@ def make(
     origin: Outputs | None = None,
     pruned: Mask | None = None,
     images: Split | None = None,
+    drawn: str = "by rejection",
 ) -> Ticket:
     """The ticket of a node, or what its control makes of it; see `AtHand`."""
-    at = AtHand(node, parent, origin, pruned, images)
+    at = AtHand(node, parent, origin, pruned, images, drawn)
     mask, initial = control_of(node.control).make(at)
     weights = {
         name: value * mask[name] if name in mask else value.clone()
@@ -334,11 +341,12 @@ def make(
     return Ticket(mask, weights, order=node.batches)
 
 
-def prune(node: Node, parent: Outputs) -> Mask:
-    """The mask that pruning its parent gives a node, and all other nodes of its ticket."""
+def prune(node: Node, parent: Outputs, initial: Callable[[], Weights] | None = None) -> Mask:
+    """The mask that pruning its parent gives a node, and all other nodes of its ticket; initial:
+    the dense network's initial weights, for a criterion that asks for them."""
     recipe = node.recipe
     final = {name: parent.final[name] for name in parent.mask}
-    scores = masks.CRITERIA[recipe.criterion](final, lambda: dense_weights(node))
+    scores = masks.CRITERIA[recipe.criterion](final, initial or partial(dense_weights, node))
     if recipe.scope == "global":
         names = [layer.weight for layer in recipe.layers if layer.kind == "conv"]
         return masks.prune_globally(scores, parent.mask, names, node.rates["conv"])

@@ -254,7 +254,7 @@ class _Batch:
         self.measured: dict[str, np.ndarray] = {}  # (trials,)
         for name, split in (("val", "validation"), ("test", "test")):
             self._measure(name, split, self.weights, "at_start")
-        # A network that only gets worse stops at iteration 0, as in the paper's Figures 28 and 35.
+        # A network that only gets worse stops at iteration 0, as some of the paper's do (Figure 5).
         self.best_loss = torch.from_numpy(self.measured["val_loss_at_start"]).to(device)
 
     def train(self, start: int) -> int:

@@ -124,8 +124,9 @@ def _as_memory_allows(
     return [each for part in parts for each in _as_memory_allows(trained, part, network, device)]
 
 
-def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
-    """The ticket of a node, and the digests of what it is made from, by the keys of its parents."""
+def ticket(node: Node, ancestry: Ancestry, drawn: str = "by rejection") -> tuple[Ticket, dict]:
+    """The ticket of a node, and the digests of what it is made from, by the keys of its parents;
+    drawn: how initial weights are, one of `networks.DRAWS`."""
     images = None
     if "training images" in tickets.control_of(node.control).needs:
         images = data_of(node.recipe).train
@@ -138,14 +139,14 @@ def ticket(node: Node, ancestry: Ancestry) -> tuple[Ticket, dict]:
             began = Outputs(mask={}, final={}, initial=initial)
         mask = _masks(ancestry.pruned, shapes)
         with training.arithmetic():
-            made = tickets.make(node, origin=began, pruned=mask, images=images)
+            made = tickets.make(node, None, began, mask, images, drawn)
         return made, ancestry.parents or {}
     parent = outputs_of(ancestry.parent) if ancestry.parent else None
     origin = outputs_of(ancestry.origin) if ancestry.origin else None
     both = ((node.parent, parent), (node.origin, origin))
     told = {other.key: digests(outputs) for other, outputs in both if other and outputs}
     with training.arithmetic():
-        return tickets.make(node, parent, origin, images=images), told
+        return tickets.make(node, parent, origin, None, images, drawn), told
 
 
 def data_of(recipe: Recipe, device: str = "cpu") -> data.Data:

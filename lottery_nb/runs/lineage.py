@@ -8,6 +8,7 @@ from pathlib import Path
 from ..core import tickets
 from ..core.errors import LotteryError
 from ..core.lines import RESULTS_VERSION, Node
+from ..core.networks import DRAWS
 from ..core.recipes import Recipe
 from . import batch, checkpoints, ticket_files
 from .graph import parents_of
@@ -68,15 +69,19 @@ def _wrong(store: Store, key: str) -> str:
     missing = [parent.key for parent in parents_of(node) if parent.key not in store]
     if missing and not (node.round and ticket_files.given(node)):
         return f"stands on {missing[0]}, which is not here: that it has its mask cannot be checked"
-    ticket, parents = batch.ticket(node, ancestry_of(store, node))
-    if missing and parents != record["made_of"]["parents"]:
-        return f"stands on another {missing[0]} than the committed ticket does"
-    found = {
-        "mask": tickets.fingerprint(ticket.mask),
-        "initial": tickets.fingerprint(ticket.weights),
-    }
-    others = [name for name in found if found[name] != record[name]]
-    return f"has another {others[0]} than its parents give" if others else ""
+    others = []
+    for drawn in DRAWS:  # another release of torch may have drawn its initial weights
+        ticket, parents = batch.ticket(node, ancestry_of(store, node), drawn)
+        if missing and parents != record["made_of"]["parents"]:
+            return f"stands on another {missing[0]} than the committed ticket does"
+        found = {
+            "mask": tickets.fingerprint(ticket.mask),
+            "initial": tickets.fingerprint(ticket.weights),
+        }
+        others.append([name for name in found if found[name] != record[name]])
+        if not others[-1]:
+            return ""
+    return f"has another {others[0][0]} than its parents give"
 
 
 def merge(store: Store, other: Store) -> dict[str, list[str]]:
@@ -86,7 +91,7 @@ def merge(store: Store, other: Store) -> dict[str, list[str]]:
     "same"; "another machine's" (other weights from another processor or torch: ours stay);
     "conflict" (other weights from the same); "without parents" (they stand on trainings that
     neither store has); "of another lineage" (on such as ours are not); "of other code" (whose key
-    it has not here); "damaged" (there, and set aside there).
+    or control it has not here); "damaged" (there, and set aside there).
     """
     fates: dict[str, str] = {}
     nodes = {}

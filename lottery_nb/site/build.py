@@ -239,7 +239,7 @@ def _arrange(page: Path, notebook: Notebook, glance: str, panels: str) -> None:
     tagged = {tag: cell for cell in executed.cells for tag in cell.metadata.get("tags", ())}
     picture, run = tagged["picture"], tagged["run"]
     heading, _, caption = title.source.partition("\n\n")
-    if caption.startswith("**"):  # the finding
+    if notebook.finding:
         finding, _, caption = caption.partition("\n\n")
         heading = f"{heading}\n\n{finding}"
     if notebook.is_study:

@@ -166,6 +166,7 @@ def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
     if (pictures / f"{figure.name}-small.png").exists():
         options += [f":img-top: figures/{figure.name}-small.png", f":img-alt: {figure.alt}"]
     marks = "".join(map(scoreboard.mark, sheet.itertuples()))
+    untested = len(sheet) > 0 and _untested(sheet)
     return "\n".join(
         [
             f":::{{grid-item-card}} {figure.title}",
@@ -173,7 +174,7 @@ def _card(figure: Notebook, sheet: pd.DataFrame, pictures: Path) -> str:
             "",
             figure.finding,
             "",
-            f'<span class="marks">{marks}</span>' + " no claim tested yet" * _untested(sheet),
+            f'<span class="marks">{marks}</span>' + " no claim tested yet" * untested,
             ":::",
         ]
     )
@@ -302,7 +303,9 @@ def _numbers(*lines: str) -> str:
 
 def studies(notebooks: list[Notebook]) -> str:
     """What studies ask, and what they found, as a Markdown table."""
-    rows = [f"| {{ref}}`{study.name}` | {study.finding} |" for study in notebooks]
+    rows = [
+        f"| {{ref}}`{study.name}` | {study.finding or 'Not answered yet.'} |" for study in notebooks
+    ]
     return "\n".join(["| study | what we saw |", "| --- | --- |", *rows, ""])
 
 

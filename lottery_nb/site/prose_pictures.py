@@ -15,10 +15,10 @@ from . import pictures, plots, progress, widgets
 from .notebooks import Notebook
 from .pages import PAGES
 from .plots.labels import MARK
+from .plots.points import factor_of
 from .plots.style import COLOURS, MARKERS, STYLE
 from .readings import drawn
 
-ENDS = 1e-3  # an early stop's unit, of the line where our training ends
 FEW_ROUNDS = (0, 1, 3, 5, 7, 10, 13, 16, 20)  # of the first page's slider
 
 
@@ -56,16 +56,18 @@ def _how_to_read(figure: Notebook, scale: str) -> None:
     picture.set_size_inches(5.6, 3.4)
     plots.early_stop_vs_density(table, ax, paper=figure.name, network="Lenet")
     plots.legend(picture, [ax])
-    ours, papers = drawn(ax)[1].points, drawn(ax)[1].papers  # random networks
     ax.set_title("Lenet: early-stop iteration (thousands)")
-    places = {1: (_at(ours, 10.7), (12, -18))}  # each, and where its number stands beside it
-    if len(papers):
-        places[2] = _at(papers, 4.4), (-15, 12)
+    line = drawn(ax)[-1]  # of random networks, where they are there
+    # Each place, and where its number stands beside it.
+    places = {1: (_at(line.points, 10.7), (12, -18))}
+    if len(line.papers):
+        places[2] = _at(line.papers, 4.4), (-15, 12)
     marks = [line for line in ax.lines if line.get_gid() == MARK]
     if marks:
         x, (low, high) = marks[0].get_xdata()[0], sorted(marks[0].get_ydata())
         places[3] = (x, (low + high) / 2), (15, -16)
-        places[4] = (0.33, ENDS * table.iteration.max()), (0, -18)
+        ends = factor_of("early_stop_iteration") * table.iteration.max()
+        places[4] = (0.33, ends), (0, -18)
     for number, (place, beside) in places.items():
         ax.annotate(
             str(number), place, beside, textcoords="offset points", ha="center", va="center",

@@ -117,6 +117,11 @@ def _row(row, networks: dict[str, str] | None) -> str:
     notes = []
     if claim.plot is not None and claim.side(claim.plot) != "keeps":
         notes.append("The paper’s own plot does not keep this rule.")
+    if row.unfinished and row.outcome != "not tested":
+        notes.append(
+            "One of the networks compared reaches its early stop at the end of our training or "
+            "near it, so it may not be finished; the other is."
+        )
     if claim.erratum:
         notes.append(f"Note: {escape(claim.erratum)}")
     foot = "".join(f'<p class="note">{note}</p>' for note in notes)

@@ -227,6 +227,26 @@ def test_what_a_verdict_rests_on(scale, reduced, evidence, monkeypatch):
     assert counts.loc[row.outcome, evidence] == counts.to_numpy().sum() == 1
 
 
+@pytest.mark.parametrize(
+    ("stops", "unfinished"), [((10, 99), True), ((10, 50), False), ((99, 99), False)]
+)
+def test_a_network_that_may_not_be_finished_beside_one_that_is(stops, unfinished, monkeypatch):
+    of = {"line": "a", "metric": claims.END, "density": 0.2}
+    monkeypatch.setattr(claims, "load", lambda *_: (claim(of=of),))
+    ends = rows((0.90, 0.91), metric=claims.END)
+    told = pd.concat([ends, rows(stops, metric=claims.STOP)]).assign(scale="laptop", x=float("nan"))
+    assert claims.verdicts("fig04", told).unfinished.tolist() == [unfinished]
+    paper = told.assign(scale="paper")
+    assert not claims.verdicts("fig04", paper).unfinished.any()
+
+
+def test_an_early_stop_of_0_has_no_ratio(monkeypatch):
+    of = {"line": "a", "metric": claims.STOP, "density": 0.2}
+    later = claim(of=of, **{"as": "relative", "unit": "%"})
+    table = rows((0.0, 500.0), metric=claims.STOP)
+    assert judge(later, table, monkeypatch=monkeypatch).outcome == "not reproduced"
+
+
 def test_a_measurement_on_the_bound_is_on_it(monkeypatch):
     """97.84 % less 97.54 % are 0.3 points, in floating point a little more."""
     table = rows((0.9754, 0.9784))

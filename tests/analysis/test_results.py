@@ -180,7 +180,7 @@ def test_committed_trainings_are_not_replaced_by_another_machines(folder, tmp_pa
     changed(store, key, **nudged(store, key))
     [left_out, _] = freeze(PLAN)
     assert re.match(
-        f"left out: 1 trainings; {key} is committed with other weights .* are not replaced",
+        f"left out, .*: 1 of .* trainings. {key} is committed with other weights .* not replaced",
         left_out,
     )
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -202,7 +202,7 @@ def test_a_line_of_ones_own_is_committed_beside_one_that_another_machine_trained
     own = {"own": tiny.but(learning_rate=0.003).iterative()}
     tables.run(own, "paper")
     said = freeze(PLAN | own)
-    assert said[0].startswith("left out: ")
+    assert said[0].startswith("left out, ")
     held = results.committed().held
     assert {node.key for node in own["own"].nodes("paper")} <= held.keys()
     assert results.committed().trainings.weights[key] != store.record(key)["weights"]

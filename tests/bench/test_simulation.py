@@ -7,6 +7,7 @@ from lottery_nb import conv2, lenet
 from lottery_nb.bench import simulation
 from lottery_nb.runs import graph
 from lottery_nb.runs.plans import requests_of
+from lottery_nb.site import notebooks, progress
 
 
 def pending(*lines):
@@ -61,3 +62,12 @@ def test_times_come_from_iterations_and_sizes():
         "chain": approx(4000 / 3600),
         "on": {"1": approx(8000 / 3600), "2": approx(4000 / 3600)},
     }
+
+
+def test_the_committed_hours_are_of_the_plans_as_they_are():
+    pending = graph.with_ancestors(
+        requests_of((figure.plan for figure in notebooks.figures()), "paper")
+    )
+    assert progress.simulated()["hours"]["the whole book"]["trainings"] == len(pending), (
+        "bench.growth.hours_of_the_papers_scale(progress.simulated()['iteration']) makes them anew"
+    )

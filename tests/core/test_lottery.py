@@ -147,7 +147,7 @@ def test_early_stop_is_the_smallest_validation_loss_and_its_accuracies_are_measu
 
 
 def test_a_network_that_only_gets_worse_stops_at_iteration_0():
-    """As the paper's do, in Figures 28 and 35."""
+    """As some of the paper's do, in Figures 5 and 35."""
     from lottery_nb.core import tickets
 
     recipe = tiny.but(optimiser="sgd", learning_rate=1e9)

@@ -6,12 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from shared import tiny
+from shared import tiny, trained_store
 
 from lottery_nb import LotteryError
 from lottery_nb.__main__ import main
 from lottery_nb.analysis import tables
-from lottery_nb.core import data, tickets
+from lottery_nb.core import data, networks, tickets
 from lottery_nb.runs import batch, lineage, runner
 from lottery_nb.runs.plans import requests_of
 from lottery_nb.runs.store import Store, _signed
@@ -367,3 +367,12 @@ def test_the_digest_of_a_data_set_is_of_all_its_images_and_labels(copies):
     assert json.loads((copies["one"] / "mnist.digest.json").read_text())["digest"] == data.digest(
         "mnist"
     )
+
+
+def test_a_store_of_a_torch_that_draws_otherwise_is_whole(tmp_path, monkeypatch):
+    draws, store = dict(networks.DRAWS), Store(tmp_path / "theirs")
+    monkeypatch.setitem(networks.DRAWS, "by rejection", draws["by inversion"])
+    trained_store(store.folder, TICKETS, TICKETS.reinitialised())
+    monkeypatch.setitem(networks.DRAWS, "by rejection", draws["by rejection"])
+    whole, wrong = lineage.verify(store)
+    assert whole and not wrong

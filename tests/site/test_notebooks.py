@@ -198,6 +198,7 @@ def test_a_study_answers_its_question_and_stands_in_the_table_of_contents(path):
     [part] = [part for part in toc["parts"] if part.get("caption") == "Studies"]
     assert f"book/figures/{path.stem}" in [chapter["file"] for chapter in part["chapters"]]
     assert Notebook(path).finding
+    assert "```{include} figures/studies.md" in (ROOT / "book" / "differences.md").read_text()
     assert f"| {{ref}}`{path.stem}` | {Notebook(path).finding} |" in pages.studies([Notebook(path)])
 
 
