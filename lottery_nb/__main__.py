@@ -216,19 +216,19 @@ def _bench(options) -> None:
 
 
 def _list(options) -> None:
-    for key in (store := _store()):
+    store = Store()
+    for key in _keys(store):
         if record := store.record(key):
             made, began = record["made_of"], record["started"][:16]
             said = f"{record['seconds']:.0f} s  {made['device']}  {made['commit']}"
             print(f"{key}  {began}  {said}")
 
 
-def _store() -> Store:
-    """The store, with a word where it has no trainings."""
-    store = Store()
-    if not list(store):
+def _keys(store: Store) -> list[str]:
+    """Those of its trainings, with a word where there are none."""
+    if not (keys := list(store)):
         print(f"the store {store.folder} has no trainings", file=sys.stderr)
-    return store
+    return keys
 
 
 def _verify(options) -> int:
@@ -236,8 +236,8 @@ def _verify(options) -> int:
 
     from .runs import lineage  # torch
 
-    store = _store()
-    with tqdm(total=len(list(store)), desc="trainings", file=sys.stderr, mininterval=0.5) as bar:
+    store = Store()
+    with tqdm(total=len(_keys(store)), desc="trainings", file=sys.stderr, mininterval=0.5) as bar:
         whole, wrong = lineage.verify(store, bar.update)
     for key, said in wrong.items():
         print(f"{key} {said}", file=sys.stderr)

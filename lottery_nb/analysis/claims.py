@@ -374,17 +374,22 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
         does not.
     """
     claims, points, scales_of = of_notebook(figure), {}, {}
-    wanted = {(place["line"], place["metric"]) for claim in claims for place in claim.places}
+    wanted = {
+        (place["line"], metric)
+        for claim in claims
+        for place in claim.places
+        for metric in (place["metric"], STOP, END)
+    }
     if wanted and len(table):
         told = table.reindex(columns=["line", "metric", "scale", *POINT])
         told.attrs = {}  # pandas copies them at every step
-        told = told[told.metric.isin({metric for _, metric in wanted} | {STOP, END})]
+        told = told[told.metric.isin({metric for _, metric in wanted})]
         # Trials as numbers: -1 where nothing is trained and there are none.
         columns = {name: told[name].to_numpy(float) for name in POINT}
         columns["trial"] = np.nan_to_num(columns["trial"], nan=-1)
         scales = told.scale.to_numpy()
         for place, which in told.groupby(["line", "metric"], observed=True).indices.items():
-            if place in wanted or place[1] in (STOP, END):
+            if place in wanted:
                 points[place] = _chosen(columns, which)
                 scales_of[place] = set(scales[which])
     rows = []
@@ -393,8 +398,8 @@ def verdicts(figure: str, table: pd.DataFrame) -> pd.DataFrame:
         measured = claim.by_trial(points)
         values = list(measured.values())
         scales = set().union(*(scales_of.get(place, ()) for place in places))
-        told = table.attrs.get("reduced", {})
-        reduced = list(dict.fromkeys(told[line] for line, _ in places if line in told))
+        by = table.attrs.get("reduced", {})
+        reduced = list(dict.fromkeys(by[line] for line, _ in places if line in by))
         outcome = _outcome(claim, values, scales)
         n = sum(trial >= 0 for trial in measured)
         ours = (

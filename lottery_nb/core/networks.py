@@ -538,14 +538,15 @@ def _streams(count: int, device: torch.device) -> list[torch.cuda.Stream]:
     return [torch.cuda.Stream(device) for _ in range(count)]
 
 
+DRAWN = "by rejection"  # how initial weights are, one of `DRAWS`
+
+
 def sigma(layer: Layer, recipe: Recipe) -> float:
     """The deviation of a layer's initial weights, before they are truncated at twice that."""
     return recipe.init_std or math.sqrt(2 / sum(layer.fans))
 
 
-def initialise(
-    recipe: Recipe, generator: torch.Generator, drawn: str = "by rejection"
-) -> Parameters:
+def initialise(recipe: Recipe, generator: torch.Generator, drawn: str = DRAWN) -> Parameters:
     """Fresh parameters of one trial, {name: tensor}, on the CPU; biases are zero, batch-norm
     changes nothing yet.
 
@@ -556,8 +557,7 @@ def initialise(
     """
     parameters = {}
     for layer in recipe.layers:
-        truncated = DRAWS[drawn](layer.shape, sigma(layer, recipe), generator)
-        parameters[layer.weight] = truncated
+        parameters[layer.weight] = DRAWS[drawn](layer.shape, sigma(layer, recipe), generator)
         if layer.normed:
             start = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
             for part, value in start.items():

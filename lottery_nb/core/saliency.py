@@ -41,11 +41,11 @@ class Untrained:
     def logits(self, weights: Weights, images: Tensor, training: bool = False) -> Tensor:
         """(n, classes), of its parameters with these weights in place of its own; training: with
         the statistics of these images, where batch-norm has learned none."""
-        parameters, images = self.parameters | weights, self._network.prepare(images)
+        images = self._network.prepare(images)
         if training and isinstance(self._network, networks.Convolutional):
             kept = {name: value.clone() for name, value in self.parameters.items()}
             return self._network.forward(kept | weights, images, training=True)
-        stacked = {name: value[None] for name, value in parameters.items()}
+        stacked = {name: value[None] for name, value in (self.parameters | weights).items()}
         return self._network.logits(stacked, images)[0].T
 
     @cached_property

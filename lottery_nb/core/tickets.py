@@ -229,7 +229,7 @@ class AtHand:
     origin: Outputs | None = None
     pruned: Mask | None = None
     images: Split | None = None
-    drawn: str = "by rejection"
+    drawn: str = networks.DRAWN
 
     @cached_property
     def full_mask(self) -> Mask:
@@ -329,7 +329,7 @@ def make(
     origin: Outputs | None = None,
     pruned: Mask | None = None,
     images: Split | None = None,
-    drawn: str = "by rejection",
+    drawn: str = networks.DRAWN,
 ) -> Ticket:
     """The ticket of a node, or what its control makes of it; see `AtHand`."""
     at = AtHand(node, parent, origin, pruned, images, drawn)
@@ -354,7 +354,7 @@ def prune(node: Node, parent: Outputs, initial: Callable[[], Weights] | None = N
     return masks.prune_layerwise(scores, parent.mask, rates)
 
 
-def dense_weights(node: Node, drawn: str = "by rejection") -> Weights:
+def dense_weights(node: Node, drawn: str = networks.DRAWN) -> Weights:
     """The initial parameters of the dense network of a node's trial, drawn as its own training
     draws them; drawn: how, one of `networks.DRAWS`."""
     names = "initial weights", *node.dense.stream

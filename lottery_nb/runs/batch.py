@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .. import core
-from ..core import data, masks, tickets, training
+from ..core import data, masks, networks, tickets, training
 from ..core.errors import LotteryError
 from ..core.lines import RESULTS_VERSION, Node
 from ..core.recipes import Recipe
@@ -124,7 +124,7 @@ def _as_memory_allows(
     return [each for part in parts for each in _as_memory_allows(trained, part, network, device)]
 
 
-def ticket(node: Node, ancestry: Ancestry, drawn: str = "by rejection") -> tuple[Ticket, dict]:
+def ticket(node: Node, ancestry: Ancestry, drawn: str = networks.DRAWN) -> tuple[Ticket, dict]:
     """The ticket of a node, and the digests of what it is made from, by the keys of its parents;
     drawn: how initial weights are, one of `networks.DRAWS`."""
     images = None

@@ -69,9 +69,9 @@ def _wrong(store: Store, key: str) -> str:
     missing = [parent.key for parent in parents_of(node) if parent.key not in store]
     if missing and not (node.round and ticket_files.given(node)):
         return f"stands on {missing[0]}, which is not here: that it has its mask cannot be checked"
-    others = []
+    others, ancestry = [], ancestry_of(store, node)
     for drawn in DRAWS:  # another release of torch may have drawn its initial weights
-        ticket, parents = batch.ticket(node, ancestry_of(store, node), drawn)
+        ticket, parents = batch.ticket(node, ancestry, drawn)
         if missing and parents != record["made_of"]["parents"]:
             return f"stands on another {missing[0]} than the committed ticket does"
         found = {

@@ -270,16 +270,16 @@ def _arrange(page: Path, notebook: Notebook, glance: str, panels: str) -> None:
         judged = [new_markdown_cell(f"## {claimed}", id="claims-heading"), tagged["claims"]]
     else:
         judged = []
-    said = {"heading": heading, "glance": glance, "caption": caption, "about": about}
-    prose = {
-        name: [new_markdown_cell(text, id=name)] if text else [] for name, text in said.items()
-    }
+
+    def prose(name: str, text: str) -> list:
+        return [new_markdown_cell(text, id=name)] if text else []
+
     executed.cells = [
-        *prose["heading"], *prose["glance"],
-        picture, *prose["caption"],
+        *prose("heading", heading), *prose("glance", glance),
+        picture, *prose("caption", caption),
         words,
         *([slider] if slider.outputs else []),
-        *prose["about"],
+        *prose("about", about),
         *judged,
         new_markdown_cell("## How it was made", id="made"),
         tagged["imports"], tagged["plan"], run, code,

@@ -95,14 +95,14 @@ def _hypothesis() -> None:
     )
     trained = [0.6 * weights + 0.5 * move for weights, move in zip(initial, moves)]
     masks = [abs(weights) >= np.quantile(abs(weights), 0.6) for weights in trained]
-    pictures = {
+    drawings = {
         "drawn": initial,
         "trained": trained,
         "pruned": [weights * mask for weights, mask in zip(trained, masks)],
         "reset": [weights * mask for weights, mask in zip(initial, masks)],
         "reinitialised": [weights * mask for weights, mask in zip(fresh, masks)],
     }
-    for name, weights in pictures.items():
+    for name, weights in drawings.items():
         picture = _network(weights)
         picture.savefig(PAGES / f"hypothesis-{name}.svg", metadata={"Date": None})
         plt.close(picture)

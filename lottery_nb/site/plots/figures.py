@@ -9,7 +9,7 @@ from .legends import legend, untrained_lines
 from .lines import accuracy_vs_density, early_stop_vs_density, metric_vs_density, papers_alone
 from .maps import connection_map
 from .marks import mark_the_claim
-from .points import factor_of, is_of
+from .points import factor_of, is_of, networks_shown
 from .style import LABELS, panels
 
 MOMENTS = {
@@ -111,8 +111,7 @@ def by_network(table: pd.DataFrame, metrics: list[str], networks: list[str], **h
         metrics = ["early_stop_iteration", "test_accuracy_at_early_stop"]
         plots.by_network(table, metrics, ["Conv-2"], paper="fig05")
     """
-    trained = set(table.line.unique())
-    shown = [n for n in networks if any(is_of(line, n) for line in trained)] or networks
+    shown = networks_shown(table, networks)
     odd = len(metrics) > 1 and len(metrics) % 2 == 1
     wanted = [(n, metric) for n in shown for metric in [*metrics, *[None] * odd]]
     figure, axes = panels((len(wanted) + 1) // 2, 2)

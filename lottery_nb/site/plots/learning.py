@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..readings import Drawn, keep
-from .points import at_scale, papers_of, spread_of
+from .points import at_scale, factor_of, papers_of, spread_of
 from .style import BEHIND, COLOURS, DASHED, DASHES, LABELS
 
 
@@ -25,7 +25,7 @@ def curves(
     A round has one colour in all panels of a figure, solid for tickets and dashed for their
     reinitialisations.
     """
-    factor = _factor(metric)
+    factor = factor_of(metric)
     rounds = list(dict.fromkeys(table["round"]))
     table = table[table.metric == metric]
     theirs = papers_of(table, paper, metric).drop_duplicates(["line", "round", "x"])
@@ -62,7 +62,7 @@ def against_dense(
     """Draw the learning curves of `lines` at round `r` beside those of the dense network of
     `ticket`, on axes that are the same for every round; behind them those of `theirs`, the paper's
     points."""
-    factor = _factor(metric)
+    factor = factor_of(metric)
     table = table[table.line.isin(lines) & (table.metric == metric)]
     theirs = theirs[theirs.metric == metric].drop_duplicates(["line", "round", "x"])
     styles = [(ticket, 0, "dense network", ("#555555", "-"))]
@@ -81,10 +81,6 @@ def against_dense(
     ax.set_ylim(late.min() - margin, late.max() + margin)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set(xlabel="Iteration (thousands)", ylabel=LABELS[metric])
-
-
-def _factor(metric: str) -> float:
-    return 1 if metric.endswith("loss") else 100
 
 
 def _papers(

@@ -12,7 +12,7 @@ from .points import (
     bars_of,
     factor_of,
     in_units,
-    is_of,
+    lines_of,
     papers_of,
     spread_of,
     with_gaps,
@@ -117,10 +117,8 @@ def metric_vs_density(
     LotteryError
         For a `paper` that plots no curves.
     """
-
     factor = factor_of(metric)
-    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line.unique()])
-    names = [name for name in known if is_of(name, network)]
+    names = lines_of(table, network)
     of_the_panel = lines or names
     trained = set(of_the_panel) & set(names) & set(table.line.unique())
     # What is not trained is told in words, by `legend`.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..readings import Drawn, keep
 from .marks import frame_the_claim
-from .points import LEARNED, edges_of, factor_of, is_of, papers_of
+from .points import LEARNED, edges_of, factor_of, lines_of, networks_shown, papers_of
 from .style import LABELS, density_axis, panels, say
 
 OURS, PAPERS, LESS = "ours", "the paper", "ours − the paper's"  # the sources of maps
@@ -62,10 +62,8 @@ def sweep(
     LotteryError
         For a `paper` that plots no curves.
     """
-    networks, trained = networks or [""], set(table.line.unique())
-    shown = [n for n in networks if any(is_of(line, n) for line in trained)] or networks
-    known = list(dict.fromkeys([*table.attrs.get("lines", ()), *table.line.unique()]))
-    lines = {network: [name for name in known if is_of(name, network)] for network in shown}
+    shown = networks_shown(table, networks or [""])
+    lines = {network: lines_of(table, network) for network in shown}
     beside = table.attrs["scale"] != "smoke"
     compared = beside and len(shown) == 1 and not table.attrs.get("narrower")
     rows, columns = 2 * len(shown) + compared, 1 + beside

@@ -13,7 +13,8 @@ def factor_of(metric: str) -> float:
     """From a metric to the units that pictures have: thousands of iterations, percent."""
     if metric.startswith("early_stop_iteration"):
         return 1e-3
-    return 1 if "inputs" in metric or "similarity" in metric else 100
+    as_it_is = any(each in metric for each in ("inputs", "similarity", "loss"))
+    return 1 if as_it_is else 100
 
 
 def spread_of(rows: pd.DataFrame, by: str, factor: float) -> pd.DataFrame:
@@ -79,6 +80,18 @@ def at_scale(table: pd.DataFrame, line: str) -> str:
 def is_of(line: str, network: str) -> bool:
     """Whether a line's name begins with a network's; all do with ""."""
     return not network or line == network or line.startswith(f"{network} ")
+
+
+def lines_of(table: pd.DataFrame, network: str = "") -> list[str]:
+    """The plan's lines and those of the table, in their order, of a network."""
+    known = dict.fromkeys([*table.attrs.get("lines", ()), *table.line.unique()])
+    return [name for name in known if is_of(name, network)]
+
+
+def networks_shown(table: pd.DataFrame, networks: list[str]) -> list[str]:
+    """Those of which anything is trained; all, where nothing is."""
+    trained = table.line.unique()
+    return [n for n in networks if any(is_of(line, n) for line in trained)] or networks
 
 
 def edges_of(densities: np.ndarray) -> np.ndarray:
